@@ -1,0 +1,269 @@
+"""`edgespec.json`: what a bundle says about itself, read strictly."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, TypeVar, cast
+
+from edgespec.bundle.files import open_plain
+from edgespec.errors import ChecksumError, ModelError, UsageError
+
+FORMAT = 1
+"""The format version that this program writes, and the only one it reads."""
+
+FILE_NAME = "edgespec.json"
+_MAX_BYTES = 1 << 20
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the weights came from: a wheel named in the catalog, or a GGUF file of the user's.
+
+    `reference` is what `edgespec pull` was given, `revision` the pinned requirement of a wheel, `sha256` the GGUF's.
+    """
+
+    kind: Literal["wheel", "gguf"]
+    reference: str
+    revision: str | None
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """A file's size in bytes and its SHA-256 in hex."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How close the quantized weights are to the source's, over `tokens` positions of text the model wrote itself:
+    mean KL divergence (nats) of the next-token distributions, and the share of positions with the same top choice."""
+
+    mean_kl: float
+    top1_agreement: float
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A bundle's description. `layers` are the source's layers that were kept; `quality` is None for a draft made of
+    some of them, which answers for nothing. `files` names every file of the bundle but the manifest."""
+
+    name: str
+    source: Source
+    license: str | None
+    architecture: str
+    files: Mapping[str, FileRecord]
+    graph: str
+    context_length: int
+    vocab_size: int
+    eos_ids: tuple[int, ...]
+    layers: tuple[int, ...]
+    recipe: str
+    quality: Quality | None
+
+    @property
+    def tokenizer_sha256(self) -> str:
+        return self.files["tokenizer.json"].sha256
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(record.size for record in self.files.values())
+
+    @property
+    def pull_command(self) -> str:
+        """The command that makes this bundle again."""
+        words = ["edgespec", "pull", self.source.reference]
+        if self.quality is None:
+            words += ["--keep-layers", format_layers(self.layers)]
+        if self.name != self.source.reference:
+            words += ["--name", self.name]
+        return shlex.join(words)
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest as plain JSON values, `format` first."""
+        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        plain["source"] = asdict(self.source)
+        plain["files"] = {name: asdict(record) for name, record in sorted(self.files.items())}
+        plain["quality"] = asdict(self.quality) if self.quality else None
+        return {"format": FORMAT, **plain}
+
+    def write(self, directory: Path) -> None:
+        """Write it to `directory`, as text that ends with a newline."""
+        text = json.dumps(self.to_json(), indent=2, ensure_ascii=True) + "\n"
+        (directory / FILE_NAME).write_text(text, encoding="utf-8")
+
+
+def check_name(name: str) -> str:
+    """Return `name` if a bundle may be called that, else raise UsageError."""
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} cannot be a model's name: use up to 100 letters, digits, dots, dashes and underscores, "
+            "beginning with a letter or digit"
+        )
+    return name
+
+
+def format_layers(layers: Sequence[int]) -> str:
+    """Layer numbers as ranges, the form that `--keep-layers` takes: (0, 1, 2, 5) is "0-2,5"."""
+    ranges: list[list[int]] = []
+    for layer in sorted(layers):
+        if ranges and layer == ranges[-1][1] + 1:
+            ranges[-1][1] = layer
+        else:
+            ranges.append([layer, layer])
+    return ",".join(f"{first}-{last}" if last > first else f"{first}" for first, last in ranges)
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """Read and check `edgespec.json` of a bundle.
+
+    Raises: ModelError if it is missing, no plain file, of another format version, or not exactly what
+    `Manifest.write` writes: every key there, of the right type, no others, plain file names only.
+    """
+    path = directory / FILE_NAME
+    try:
+        with open_plain(path) as file:
+            data = file.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            raise _MalformedError("it is larger than 1 MB")
+        return _parse(json.loads(data, parse_constant=_refuse_constant, object_pairs_hook=_unique))
+    except ChecksumError as error:
+        raise ModelError(f"{directory} holds no model: {error}") from error
+    except (_MalformedError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path} is not a manifest this version can use: {_reason(error)}") from error
+
+
+class _MalformedError(Exception):
+    """What is wrong with a manifest, as the end of a sentence."""
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, _MalformedError) else "it is not JSON"
+
+
+def _refuse_constant(name: str) -> float:
+    raise _MalformedError(f"{name} is no figure")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise _MalformedError("a key occurs twice")
+    return found
+
+
+def _parse(value: object) -> Manifest:
+    top = _Object(value, "the manifest")
+    version = top.take("format", int)
+    if version != FORMAT:
+        raise _MalformedError(f"its format is {version}, not {FORMAT}; update edgespec, or pull the model again")
+    top.only(Manifest, "format")
+    source = _Object(top.take("source", dict), "source")
+    source.only(Source)
+    kind = source.take("kind", str)
+    if kind not in ("wheel", "gguf"):
+        raise _MalformedError(f"a source of kind {kind!r} is unknown")
+    files = MappingProxyType(_files(_Object(top.take("files", dict), "files")))
+    graph = top.take("graph", str)
+    for needed in (graph, "tokenizer.json"):
+        if needed not in files:
+            raise _MalformedError(f"files does not list {needed!r}")
+    name = top.take("name", str)
+    if not _NAME.fullmatch(name):
+        raise _MalformedError(f"{name!r} is no model's name")
+    return Manifest(
+        name=name,
+        source=Source(kind, source.take("reference", str), source.take_optional("revision"), source.digest("sha256")),
+        license=top.take_optional("license"),
+        architecture=top.take("architecture", str),
+        files=files,
+        graph=graph,
+        context_length=top.count("context_length", minimum=1),
+        vocab_size=top.count("vocab_size", minimum=1),
+        eos_ids=top.counts("eos_ids"),
+        layers=top.counts("layers"),
+        recipe=top.take("recipe", str),
+        quality=_quality(top.values["quality"]),
+    )
+
+
+def _files(entries: _Object) -> dict[str, FileRecord]:
+    found: dict[str, FileRecord] = {}
+    for name in entries.values:
+        if not _NAME.fullmatch(name) or name == FILE_NAME:
+            raise _MalformedError(f"{name!r} is no plain file name")
+        record = _Object(entries.values[name], f"files.{name}")
+        record.only(FileRecord)
+        found[name] = FileRecord(record.count("size"), record.digest("sha256"))
+    return found
+
+
+def _quality(value: object) -> Quality | None:
+    if value is None:
+        return None
+    quality = _Object(value, "quality")
+    quality.only(Quality)
+    return Quality(quality.number("mean_kl"), quality.number("top1_agreement"), quality.count("tokens"))
+
+
+class _Object:
+    """A JSON object whose values are taken out with their types checked."""
+
+    def __init__(self, value: object, where: str) -> None:
+        if not isinstance(value, dict):
+            raise _MalformedError(f"{where} is not an object")
+        self.values = cast(dict[str, Any], value)
+        self._where = where
+
+    def only(self, kind: type[Any], *extra: str) -> None:
+        """Refuse keys that are not fields of the dataclass `kind`, and fields without a key."""
+        expected = {field.name for field in fields(kind)} | set(extra)
+        if missing := expected - self.values.keys():
+            raise _MalformedError(f"{self._where} lacks {min(missing)!r}")
+        if unknown := self.values.keys() - expected:
+            raise _MalformedError(f"{self._where} has an unknown key {min(unknown)!r}")
+
+    def take(self, key: str, kind: type[_T]) -> _T:
+        value = self.values.get(key)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise _MalformedError(f"{key!r} of {self._where} is missing or of the wrong type")
+        return value
+
+    def take_optional(self, key: str) -> str | None:
+        return None if self.values[key] is None else self.take(key, str)
+
+    def count(self, key: str, minimum: int = 0) -> int:
+        value = self.take(key, int)
+        if not minimum <= value < 1 << 53:
+            raise _MalformedError(f"{key!r} of {self._where} is out of range")
+        return value
+
+    def number(self, key: str) -> float:
+        value = self.take(key, float)
+        if not math.isfinite(value):
+            raise _MalformedError(f"{key!r} of {self._where} is out of range")
+        return value
+
+    def counts(self, key: str) -> tuple[int, ...]:
+        items = _Object({str(i): item for i, item in enumerate(cast(list[Any], self.take(key, list)))}, key)
+        return tuple(items.count(i) for i in items.values)
+
+    def digest(self, key: str) -> str:
+        value = self.take(key, str)
+        if not _SHA256.fullmatch(value):
+            raise _MalformedError(f"{key!r} of {self._where} is no SHA-256")
+        return value

@@ -1,0 +1,43 @@
+"""Where edgespec keeps things. EDGESPEC_HOME moves all of it."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+
+
+def models_directory() -> Path:
+    """Where bundles live: $EDGESPEC_HOME/models, else models/ of a checkout, else the platform's data directory."""
+    if home := _home():
+        return home / "models"
+    checkout = Path(__file__).resolve().parents[2]
+    if _is_checkout(checkout):
+        return checkout / "models"
+    import platformdirs
+
+    return platformdirs.user_data_path("edgespec", appauthor=False) / "models"
+
+
+def state_directory() -> Path:
+    """Where logs live: $EDGESPEC_HOME/state, else the platform's state directory."""
+    if home := _home():
+        return home / "state"
+    import platformdirs
+
+    return platformdirs.user_state_path("edgespec", appauthor=False)
+
+
+def _home() -> Path | None:
+    value = os.environ.get("EDGESPEC_HOME")
+    return Path(value).expanduser().absolute() if value else None
+
+
+def _is_checkout(directory: Path) -> bool:
+    if not (directory / "app.py").is_file():
+        return False
+    try:
+        project = tomllib.loads((directory / "pyproject.toml").read_text(encoding="utf-8"))
+        return project["project"]["name"] == "edgespec"
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

@@ -1,0 +1,224 @@
+"""A conversation with one model: messages in, events out. Keeps the KV cache between turns."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from threading import Event as Flag
+from time import perf_counter
+
+from edgespec.chat.conversation import Message
+from edgespec.chat.events import Answer, Event, PromptProgress, TextDelta
+from edgespec.chat.template import ChatTemplate
+from edgespec.chat.text_stream import TextStream
+from edgespec.chat.tokenizer import Tokenizer
+from edgespec.decoding.passes import prefill
+from edgespec.decoding.protocols import CausalLM, Drafter
+from edgespec.decoding.rounds import generate
+from edgespec.decoding.sampling import Sampler, Sampling
+from edgespec.decoding.stats import FinishReason, Stats
+from edgespec.errors import ContextFullError, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How answers are made. `exact` None: on at temperature 0, where it makes the text independent of the draft.
+
+    `draft_max` is the largest draft length k; `max_tokens` None: as many as the context holds. UsageError for a value
+    out of range.
+    """
+
+    sampling: Sampling = field(default_factory=Sampling)
+    exact: bool | None = None
+    draft_max: int = 8
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    system: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.draft_max <= 64:
+            raise UsageError(f"the draft length cannot be {self.draft_max}; it must be between 1 and 64.")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise UsageError(f"the number of tokens cannot be {self.max_tokens}; it must be 1 or more.")
+
+    @property
+    def exact_mode(self) -> bool:
+        return self.sampling.temperature == 0.0 if self.exact is None else self.exact
+
+
+class Chat:
+    """A conversation. One thread at a time sends; `stop` may come from any.
+
+    model, draft, device: what runs, for whoever shows it; `draft` is None without a drafter.
+    drafter, settings: how answers are made; changed by `use`.
+    messages: what was said. They may be edited between two turns: the cache keeps what they still share with it.
+    """
+
+    def __init__(
+        self,
+        target: CausalLM,
+        tokenizer: Tokenizer,
+        template: ChatTemplate,
+        eos_ids: Collection[int],
+        drafter: Drafter | None,
+        settings: Settings,
+        *,
+        model: str,
+        device: str,
+    ) -> None:
+        self.model, self.device = model, device
+        self.messages: list[Message] = []
+        self._target = target
+        self._tokenizer, self._template, self._eos_ids = tokenizer, template, eos_ids
+        self.use(drafter, settings)
+        self._history: list[int] = []
+        self._stopping = Flag()
+        self.clear()
+
+    @property
+    def exact(self) -> bool:
+        return self.settings.exact_mode
+
+    @property
+    def context_length(self) -> int:
+        return self._target.context_length
+
+    @property
+    def context_used(self) -> int:
+        """How many positions the target's cache holds."""
+        return self._target.length
+
+    def clear(self) -> None:
+        """Begin a new conversation, under the same system message."""
+        system = self.settings.system
+        self.messages = [] if system is None else [Message("system", system)]
+        self._keep([])
+
+    def use(self, drafter: Drafter | None, settings: Settings) -> None:
+        """From the next answer on, draft with `drafter` and go by `settings`. What the cache holds stays good."""
+        self.settings = settings
+        self.draft = None if drafter is None else drafter.name
+        self.drafter = drafter
+        if drafter is not None:
+            drafter.rewind(0)
+
+    def stop(self) -> None:
+        """End the running `send` after the pass it is in, with what it has said so far."""
+        self._stopping.set()
+
+    def send(self, text: str) -> Iterator[Event]:
+        """Answer `text`: events as they happen, an Answer last. The conversation then has both messages, the answer
+        also if it was stopped, or if whoever listens closes this iterator.
+
+        Raises: ContextFullError, before anything is computed, if the conversation does not fit; GenerationError. After
+        an error the conversation is what it was before, unless a part of the answer was already said.
+        """
+        began_at = perf_counter()
+        self._stopping.clear()
+        question = Message("user", text)
+        ids = self._template.render_ids([*self.messages, question])
+        if (excess := len(ids) - self.context_length + 1) > 0:
+            raise ContextFullError(
+                f"The conversation has {len(ids)} tokens, {excess} more than the context of {self.context_length} "
+                "can take with an answer; shorten the message, begin a new chat, or raise --ctx-size."
+            )
+        turn = _Turn(len(ids), TextStream(self._tokenizer, self.settings.stop, self._eos_ids), began_at)
+        self.messages.append(question)
+        try:
+            yield from self._read(ids, turn)
+            yield from self._write(turn)
+            yield self._answer(turn)
+        finally:  # reached on every way out: an error, a stop, a closed iterator
+            tokens = self._tokens(turn)
+            if tokens or turn.finish is not None:
+                # A text that a stop string cut goes back as text; every other answer as the tokens that it was.
+                cut = turn.finish == "stop" and tokens[-1] not in self._eos_ids
+                self.messages.append(Message("assistant", turn.text, None if cut else tokens))
+            else:
+                self.messages.pop()
+
+    def close(self) -> None:
+        """End the running `send`, if any; the model goes with the last reference to it."""
+        self.stop()
+
+    def _read(self, ids: list[int], turn: _Turn) -> Iterator[Event]:
+        """Prefill what of the prompt is not in the cache yet."""
+        self._keep(ids)
+        cached = self._target.length
+        turn.prompt_n = max(len(ids) - 1 - cached, 0)
+        for length in prefill(self._target, self._history, exact=self.exact):
+            yield PromptProgress(length - cached, turn.prompt_n)
+            if self._stopping.is_set():
+                break
+        turn.read_at = perf_counter()
+
+    def _write(self, turn: _Turn) -> Iterator[Event]:
+        """Decode until the text ends, the context is full, or somebody stops it."""
+        rounds = generate(
+            self._target,
+            self._history,
+            self.drafter,
+            k=self.settings.draft_max,
+            sampler=Sampler(self.settings.sampling),
+            max_tokens=self.settings.max_tokens or self.context_length,
+            ends=turn.stream.push,
+            exact=self.exact,
+        )
+        with closing(rounds):
+            while turn.finish is None and not self._stopping.is_set():
+                done = next(rounds)
+                turn.first_at = turn.first_at or perf_counter()
+                turn.stats.add(done)
+                turn.finish = done.finish
+                yield TextDelta(turn.show(), done)
+        turn.finish = turn.finish or "cancelled"
+
+    def _answer(self, turn: _Turn) -> Answer:
+        assert turn.finish is not None  # _write has ended
+        now = perf_counter()
+        return Answer(
+            text=turn.text,
+            tokens=self._tokens(turn),
+            finish_reason=turn.finish,
+            prompt_tokens=turn.prompt_tokens,
+            prompt_n=turn.prompt_n,
+            prompt_ms=(turn.read_at - turn.began_at) * 1e3,
+            ttft_ms=((turn.first_at or now) - turn.began_at) * 1e3,
+            predicted_ms=(now - turn.read_at) * 1e3,
+            exact=self.exact,
+            stats=turn.stats,
+        )
+
+    def _tokens(self, turn: _Turn) -> tuple[int, ...]:
+        return tuple(self._history[turn.prompt_tokens :])
+
+    def _keep(self, ids: list[int]) -> None:
+        """Make `ids` the history. The caches keep the positions that it shares with the history before."""
+        same = next((i for i, (a, b) in enumerate(zip(self._history, ids, strict=False)) if a != b), None)
+        shared = min(len(self._history), len(ids)) if same is None else same
+        self._target.rewind(min(self._target.length, shared, max(len(ids) - 1, 0)))
+        if self.drafter is not None:
+            self.drafter.rewind(shared)
+        self._history = ids
+
+
+@dataclass(slots=True)
+class _Turn:
+    """What is known about an answer while it is made. `*_at`: perf_counter seconds, 0 before it happened."""
+
+    prompt_tokens: int
+    stream: TextStream
+    began_at: float
+    stats: Stats = field(default_factory=Stats)
+    prompt_n: int = 0
+    text: str = ""
+    finish: FinishReason | None = None
+    read_at: float = 0.0
+    first_at: float = 0.0
+
+    def show(self) -> str:
+        """The text that the last round made ready; what is held back too if it was the last of all."""
+        shown = self.stream.take() if self.finish is None else self.stream.finish()
+        self.text += shown
+        return shown

@@ -1,0 +1,116 @@
+"""`edgespec doctor`: what this machine runs, on what, and whether the promises hold here."""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import click
+import psutil
+
+from edgespec.bundle import default_store
+from edgespec.bundle.catalog import load_catalog
+from edgespec.cli.output import note, progress
+from edgespec.decoding.exactness import splits_agree
+from edgespec.engine import Resources, open_model
+from edgespec.runtime.session import default_threads, use_threads
+
+_PACKAGES = ("edgespec", "onnxruntime-gpu", "onnxruntime", "onnx", "numpy", "tokenizers", "textual", "gguf")
+_PROBE_CONTEXT = 128
+
+
+@click.command("doctor")
+@click.argument("model", required=False)
+@click.option("--threads", type=int, help="Threads to probe with (default: one per core).")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def doctor_command(model: str | None, threads: int | None, device: Any, as_json: bool) -> None:
+    """Show versions, the device really used, threads and memory, and probe that exact mode holds here."""
+    facts: dict[str, Any] = {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "packages": _packages(),
+        "cores": default_threads(),
+        "memory_available_mb": round(psutil.virtual_memory().available / 1e6),
+        "models": str(default_store().root),
+        **_probe(model, Resources(_PROBE_CONTEXT, threads, device)),
+    }
+    if as_json:
+        click.echo(json.dumps(facts))
+    else:
+        _print(facts)
+    _complain(facts)
+
+
+def _packages() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _probe(model: str | None, resources: Resources) -> dict[str, Any]:
+    """Load a model and see what it does; without any on this machine, say so."""
+    store = default_store()
+    name = model or load_catalog().default
+    if model is None and name not in store.names():
+        return {
+            "model": None,
+            "device": None,
+            "device_reason": None,
+            "threads": None,
+            "exact": None,
+            "resident_mb": None,
+        }
+    with progress() as show:
+        bundle = store.get(name, show)
+    used = use_threads(resources.threads)
+    target = open_model(bundle, resources)
+    return {
+        "model": bundle.name,
+        "device": target.device.kind,
+        "device_reason": target.device.reason,
+        "threads": used,
+        "exact": splits_agree(target),
+        "resident_mb": round(psutil.Process().memory_info().rss / 1e6),
+    }
+
+
+def _print(facts: dict[str, Any]) -> None:
+    rows = [
+        ("python", f"{facts['python']} on {facts['system']}"),
+        ("packages", ", ".join(f"{name} {number}" for name, number in facts["packages"].items())),
+        ("cores", str(facts["cores"])),
+        ("memory", f"{facts['memory_available_mb']} MB available"),
+        ("models", facts["models"]),
+    ]
+    if facts["model"]:
+        holds = (
+            "holds: any split into passes of two or more rows gives the same bits"
+            if facts["exact"]
+            else "DOES NOT HOLD"
+        )
+        rows += [
+            ("model", facts["model"]),
+            ("device", f"{facts['device']} ({facts['device_reason']})"),
+            ("threads", str(facts["threads"])),
+            ("exact mode", holds),
+            ("resident", f"{facts['resident_mb']} MB with the model loaded"),
+        ]
+    for key, value in rows:
+        click.echo(f"{key:<12}{value}")
+
+
+def _complain(facts: dict[str, Any]) -> None:
+    """Name what is wrong, and what to do about it."""
+    if {"onnxruntime", "onnxruntime-gpu"} <= facts["packages"].keys():
+        note("onnxruntime and onnxruntime-gpu overwrite each other; uninstall both, then install edgespec again")
+    if facts["model"] is None:
+        note(f"no model to probe with; `edgespec pull {load_catalog().default}` fetches one")
+    if facts["exact"] is False:
+        note("on this machine the text may depend on the draft; use --draft none where that matters")

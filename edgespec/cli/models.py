@@ -1,0 +1,143 @@
+"""The commands that manage models: pull, list, show, rm, verify."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+
+from edgespec.bundle import Bundle, default_store
+from edgespec.bundle.catalog import load_catalog
+from edgespec.cli.output import clean, note, progress
+from edgespec.errors import ChecksumError, EdgespecError
+
+_json_flag = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.command("pull")
+@click.argument("reference", metavar="NAME|FILE.gguf")
+@click.option("--name", help="What to call it here.")
+@click.option("--keep-layers", metavar="0-9,25-29", help="Keep only these layers: a draft for the whole model.")
+@click.option("--offline", is_flag=True, help="Do not fetch anything.")
+def pull_command(reference: str, name: str | None, keep_layers: str | None, offline: bool) -> None:
+    """Fetch a model, or convert a GGUF file."""
+    from edgespec.pull import parse_layers, pull
+
+    layers = None if keep_layers is None else parse_layers(keep_layers)
+    with progress() as show:
+        bundle = pull(reference, default_store(), name=name, keep_layers=layers, offline=offline, progress=show)
+    click.echo(bundle.name)
+
+
+@click.command("list")
+@_json_flag
+def list_command(as_json: bool) -> None:
+    """List the models on this machine."""
+    store = default_store()
+    bundles = store.list()
+    if as_json:
+        _print_json([_describe(bundle) for bundle in bundles])
+    elif bundles:
+        rows = [("NAME", "SIZE", "CONTEXT", "AGREEMENT", "LICENSE"), *(_row(bundle) for bundle in bundles)]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        for row in rows:
+            click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for name in sorted(set(store.names()) - {bundle.name for bundle in bundles}):
+        note(f"{name} is damaged and not listed; `edgespec verify {name}` says how")
+    if not store.names():
+        note(f"no models yet; `edgespec pull {load_catalog().default}` fetches one")
+
+
+@click.command("show")
+@click.argument("name")
+@_json_flag
+def show_command(name: str, as_json: bool) -> None:
+    """Show what is known about a model."""
+    bundle = default_store().open(name)
+    if as_json:
+        _print_json(_describe(bundle))
+        return
+    for key, value in _facts(bundle):
+        click.echo(f"{key:<14}{clean(value)}")
+
+
+@click.command("rm")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def rm_command(names: tuple[str, ...], yes: bool) -> None:
+    """Delete models. Asks first when a person is at the terminal."""
+    store = default_store()
+    for name in names:
+        store.require(name)
+    if not yes and sys.stdin.isatty() and not click.confirm(f"Delete {', '.join(names)}?", err=True):
+        note("nothing was deleted")
+        return
+    for name in dict.fromkeys(names):
+        store.remove(name)
+        note(f"deleted {name}")
+
+
+@click.command("verify")
+@click.argument("names", nargs=-1, metavar="[NAME...]")
+def verify_command(names: tuple[str, ...]) -> None:
+    """Hash the files of models again; of all, without a name."""
+    store = default_store()
+    failures: list[EdgespecError] = []
+    for name in names or store.names():
+        try:
+            with progress() as show:
+                store.verify(name, show)
+            click.echo(f"{clean(name)}: ok")
+        except EdgespecError as error:
+            click.echo(f"{clean(name)}: failed")
+            failures.append(error)
+    if failures:
+        # A wrong checksum outranks a model that is not there.
+        failures.sort(key=lambda error: isinstance(error, ChecksumError))
+        for error in failures[:-1]:
+            note(str(error))
+        raise failures[-1]
+
+
+def _describe(bundle: Bundle) -> dict[str, Any]:
+    return {**bundle.manifest.to_json(), "size": bundle.manifest.size, "path": str(bundle.directory)}
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2))
+
+
+def _row(bundle: Bundle) -> tuple[str, ...]:
+    manifest = bundle.manifest
+    agreement = f"{manifest.quality.top1_agreement:.1%}" if manifest.quality else "-"
+    return (
+        manifest.name,
+        f"{manifest.size / 1e6:.0f} MB",
+        str(manifest.context_length),
+        agreement,
+        clean(manifest.license or "unknown"),
+    )
+
+
+def _facts(bundle: Bundle) -> list[tuple[str, str]]:
+    manifest, quality = bundle.manifest, bundle.manifest.quality
+    return [
+        ("name", manifest.name),
+        ("path", str(bundle.directory)),
+        ("size", f"{manifest.size / 1e6:.0f} MB"),
+        ("architecture", manifest.architecture),
+        ("layers", str(len(manifest.layers))),
+        ("context", f"{manifest.context_length} tokens"),
+        ("vocabulary", f"{manifest.vocab_size} tokens"),
+        ("weights", manifest.recipe),
+        (
+            "quality",
+            f"mean KL {quality.mean_kl:.4f}, top-1 agreement {quality.top1_agreement:.1%} over {quality.tokens} tokens"
+            if quality
+            else "not measured: a draft answers for nothing",
+        ),
+        ("license", manifest.license or "unknown"),
+        ("source", f"{manifest.source.revision or manifest.source.reference} (SHA-256 {manifest.source.sha256})"),
+    ]

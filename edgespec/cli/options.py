@@ -1,0 +1,69 @@
+"""The flags that `run`, `bench` and the chat share, and what they build."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from edgespec.chat.session import Settings
+from edgespec.decoding.sampling import Sampling
+from edgespec.engine import Resources
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+_FLAGS = (
+    click.option(
+        "-d", "--draft", metavar="NAME|ngram|none", help="What proposes tokens (default: as the catalog says)."
+    ),
+    click.option("--draft-max", type=int, default=8, metavar="K", show_default=True, help="Longest draft."),
+    click.option(
+        "--exact/--no-exact",
+        default=None,
+        help="The same text with any draft, or none. Default: on at temperature 0.",
+    ),
+    click.option("-t", "--temp", type=float, default=0.0, show_default=True, help="Temperature; 0 is greedy."),
+    click.option("--top-k", type=int, default=0, help="Keep the K likeliest tokens; 0 keeps all."),
+    click.option("--top-p", type=float, default=1.0, help="Keep the likeliest tokens that hold this probability."),
+    click.option("--min-p", type=float, default=0.0, help="Keep tokens this likely against the likeliest."),
+    click.option("--repeat-penalty", type=float, default=1.0, help="Above 1 makes recent tokens unlikelier."),
+    click.option("--seed", type=int, help="Sample the same way every time."),
+    click.option("-n", "--max-tokens", type=int, help="End an answer after so many tokens."),
+    click.option("-c", "--ctx-size", type=int, help="Context length in tokens."),
+    click.option("-s", "--system", help="The system message."),
+    click.option("--stop", multiple=True, metavar="TEXT", help="End an answer before this text; may be repeated."),
+    click.option("--threads", type=int, help="Threads to compute with (default: one per core)."),
+    click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
+    click.option("--offline", is_flag=True, help="Fetch nothing."),
+)
+
+
+def generation_flags(command: _F) -> _F:
+    """Give a command the flags of design's `run`."""
+    for flag in reversed(_FLAGS):
+        command = flag(command)
+    return command
+
+
+def read_settings(flags: dict[str, Any]) -> Settings:
+    """Raises: UsageError for a value out of range."""
+    return Settings(
+        sampling=Sampling(
+            temperature=flags["temp"],
+            top_k=flags["top_k"],
+            top_p=flags["top_p"],
+            min_p=flags["min_p"],
+            repeat_penalty=flags["repeat_penalty"],
+            seed=flags["seed"],
+        ),
+        exact=flags["exact"],
+        draft_max=flags["draft_max"],
+        max_tokens=flags["max_tokens"],
+        stop=flags["stop"],
+        system=flags["system"],
+    )
+
+
+def read_resources(flags: dict[str, Any]) -> Resources:
+    return Resources(context_length=flags["ctx_size"], threads=flags["threads"], device=flags["device"])

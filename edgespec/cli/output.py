@@ -1,0 +1,77 @@
+"""What the command line says on stderr: progress and errors. stdout belongs to the commands' data."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Generator
+
+import click
+
+_SECONDS_BETWEEN_LINES = 5.0
+
+Progress = Callable[[str, float], None]
+
+
+def clean(text: str) -> str:
+    """`text` with every character that could steer a terminal shown as U+FFFD; newlines too."""
+    return "".join(character if character.isprintable() else "�" for character in text)
+
+
+def note(text: str) -> None:
+    """Say a line on stderr; a stderr that is gone hears nothing."""
+    with contextlib.suppress(OSError, ValueError):
+        click.echo(f"edgespec: {clean(text)}", err=True)
+
+
+@contextlib.contextmanager
+def progress() -> Generator[Progress]:
+    """A callback that shows (stage, fraction) on stderr: as a bar on a terminal, else as plain lines."""
+    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        with _bar() as show:
+            yield show
+    else:
+        yield _lines()
+
+
+@contextlib.contextmanager
+def _bar() -> Generator[Progress]:
+    # rich takes 50 ms to import.
+    from rich.console import Console
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=1.0)
+        stages: list[str] = []
+
+        def show(stage: str, fraction: float) -> None:
+            if stages[-1:] != [stage]:
+                stages.append(stage)
+                bar.reset(task, description=clean(stage))
+            bar.update(task, completed=fraction)
+
+        yield show
+
+
+def _lines() -> Progress:
+    """A line when a stage begins, and how far it is now and then."""
+    stages: list[str] = []
+    spoke = 0.0
+
+    def show(stage: str, fraction: float) -> None:
+        nonlocal spoke
+        now = time.monotonic()
+        if stages[-1:] != [stage]:
+            stages.append(stage)
+            note(stage)
+        elif now - spoke >= _SECONDS_BETWEEN_LINES:
+            note(f"{stage}: {fraction:.0%}")
+        else:
+            return
+        spoke = now
+
+    return show

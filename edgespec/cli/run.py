@@ -1,0 +1,170 @@
+"""`edgespec run`: one answer on stdout, or a chat line by line."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from time import perf_counter
+from types import FrameType
+from typing import Any
+
+import click
+
+from edgespec.chat.events import Answer, TextDelta
+from edgespec.chat.screen import printable
+from edgespec.chat.session import Chat
+from edgespec.chat.summary import summarize
+from edgespec.cli.options import generation_flags, read_resources, read_settings
+from edgespec.cli.output import note, progress
+from edgespec.engine import open_chat
+from edgespec.errors import CancelledError, EdgespecError, UsageError
+
+
+@click.command("run")
+@click.argument("model")
+@click.argument("prompt", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object with the answer and its figures.")
+@generation_flags
+def run_command(model: str, prompt: str | None, as_json: bool, **flags: Any) -> None:
+    """Answer PROMPT once; what comes on stdin precedes it. Without either, chat line by line."""
+    settings, resources = read_settings(flags), read_resources(flags)
+    question = _question(prompt)
+    if question is None and as_json:
+        raise UsageError("--json prints one answer: give a prompt, as an argument or on stdin.")
+    start = perf_counter()
+    with progress() as show:
+        chat = open_chat(
+            model, draft=flags["draft"], settings=settings, resources=resources, offline=flags["offline"], progress=show
+        )
+    load_ms = (perf_counter() - start) * 1e3
+    if question is None:
+        _converse(chat)
+        return
+    answer = _answer(chat, question, quiet=as_json)
+    if as_json:
+        click.echo(json.dumps(describe(chat, answer, load_ms), ensure_ascii=False))
+    else:
+        note(summarize(answer))
+    if answer.finish_reason == "cancelled":
+        raise CancelledError("stopped")
+
+
+def describe(chat: Chat, answer: Answer, load_ms: float) -> dict[str, Any]:
+    """The object that --json prints; the names of `timings` are llama.cpp's where it has them."""
+    stats = answer.stats
+    return {
+        "model": chat.model,
+        "draft": chat.draft,
+        "text": answer.text,
+        "tokens": list(answer.tokens),
+        "prompt_tokens": answer.prompt_tokens,
+        "finish_reason": answer.finish_reason,
+        "device": chat.device,
+        "exact": answer.exact,
+        "timings": {
+            "prompt_n": answer.prompt_n,
+            "prompt_ms": answer.prompt_ms,
+            "predicted_n": len(answer.tokens),
+            "predicted_ms": answer.predicted_ms,
+            "predicted_per_second": answer.tokens_per_second,
+            "draft_n": stats.tested,
+            "draft_n_accepted": stats.accepted,
+            "ttft_ms": answer.ttft_ms,
+            "load_ms": load_ms,
+            "draft_ms": stats.draft_ms,
+            "verify_ms": stats.verify_ms,
+            "overhead_ms": answer.predicted_ms - stats.draft_ms - stats.verify_ms,
+        },
+        "speculation": {
+            "rounds": stats.rounds,
+            "plain_rounds": stats.plain_rounds,
+            "proposed": stats.proposed,
+            "tested": stats.tested,
+            "accepted": stats.accepted,
+            "corrections": stats.corrections,
+            "bonus": stats.bonus,
+            "tokens_per_round": stats.tokens_per_round,
+            "per_position": [{"tested": p.tested, "accepted": p.accepted} for p in stats.per_position],
+            "arms": dict(stats.arms),
+        },
+    }
+
+
+def _question(prompt: str | None) -> str | None:
+    """What stdin says, if it is not a terminal, then the prompt; None if there is neither."""
+    said = "" if sys.stdin is None or sys.stdin.isatty() else _read_stdin()
+    parts = [part for part in (said.rstrip("\n"), prompt) if part]
+    if parts:
+        return "\n".join(parts)
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise UsageError("There is no prompt: give one as an argument or on stdin.")
+    return None
+
+
+def _read_stdin() -> str:
+    """Bytes that are no UTF-8 become U+FFFD."""
+    return sys.stdin.buffer.read().decode("utf-8", "replace")
+
+
+def _converse(chat: Chat) -> None:
+    """Ask for lines until the input ends. Ctrl-C stops an answer, which is kept; at the prompt it leaves."""
+    note("one line is one message; Ctrl-C stops an answer, Ctrl-D ends the chat")
+    for line in _lines():
+        try:
+            answer = _answer(chat, line, quiet=False)
+        except EdgespecError as error:
+            note(str(error))
+        else:
+            note(summarize(answer) + (" · stopped" if answer.finish_reason == "cancelled" else ""))
+
+
+def _lines() -> Iterator[str]:
+    while True:
+        sys.stderr.write("❯ ")
+        sys.stderr.flush()
+        line = sys.stdin.buffer.readline()
+        if not line:
+            sys.stderr.write("\n")
+            return
+        if text := line.decode("utf-8", "replace").strip():
+            yield text
+
+
+def _answer(chat: Chat, question: str, *, quiet: bool) -> Answer:
+    """Send the question and print the answer as it comes, unless `quiet`."""
+    answer: Answer | None = None
+    with _interrupt_stops(chat):
+        for event in chat.send(question):
+            match event:
+                case TextDelta(text=text):
+                    if not quiet:
+                        sys.stdout.write(printable(text))
+                        sys.stdout.flush()
+                case Answer():
+                    answer = event
+                case _:
+                    pass
+    if not quiet:
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+    if answer is None:
+        raise RuntimeError("the conversation ended without an answer")
+    return answer
+
+
+@contextmanager
+def _interrupt_stops(chat: Chat) -> Generator[None]:
+    """Within, the first Ctrl-C ends the answer after the pass it is in; the second leaves at once."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        chat.stop()
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

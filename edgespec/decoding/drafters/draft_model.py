@@ -1,0 +1,65 @@
+"""A smaller language model that proposes: one pass of one row per proposal, with its own KV cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgespec.decoding.passes import PREFILL_CHUNK
+from edgespec.decoding.protocols import CausalLM, Draft
+from edgespec.decoding.sampling import PENALTY_WINDOW, Probabilities, Sampler, draw
+from edgespec.errors import GenerationError
+
+
+class DraftModelDrafter:
+    """Drafts with `model`: the likeliest token when greedy, else a sample from its distribution after the transforms.
+
+    It may lag behind the history by any number of tokens and catches up by one chunk a round, proposing nothing
+    meanwhile, so that a long prompt delays no answer. A history that outgrows its context silences it, and so do
+    unusable scores: the target goes on alone.
+    """
+
+    def __init__(self, model: CausalLM, name: str = "draft") -> None:
+        self.name = name
+        self.model = model
+
+    def propose(self, history: Sequence[int], k: int, sampler: Sampler) -> Draft:
+        k = min(k, self.model.context_length - len(history) + 1)  # the last proposal is not fed
+        if k <= 0:
+            return Draft()
+        unseen = list(history[self.model.length :])
+        tokens: list[int] = []
+        probs: list[Probabilities] = []
+        recent = list(history[-PENALTY_WINDOW:])
+        try:
+            if len(unseen) > PREFILL_CHUNK:
+                self.model.forward(unseen[:PREFILL_CHUNK], 1)
+                return Draft()
+            for position in range(len(history), len(history) + k):
+                token, q = _next(self.model.forward(unseen, 1)[-1], recent, position, sampler)
+                tokens.append(token)
+                recent.append(token)
+                if q is not None:
+                    probs.append(q)
+                unseen = [token]
+        except GenerationError:
+            pass  # what was proposed before stands; the target checks it anyway
+        return Draft(tuple(tokens), np.stack(probs) if probs else None)
+
+    def observe(self, tested: int, accepted: int) -> None:
+        """Draft length does not adapt here."""
+
+    def rewind(self, length: int) -> None:
+        self.model.rewind(min(self.model.length, length))
+
+
+def _next(
+    logits: NDArray[np.float32], recent: Sequence[int], position: int, sampler: Sampler
+) -> tuple[int, Probabilities | None]:
+    """A proposal and the distribution it was drawn from; None if it is the argmax."""
+    if sampler.greedy:
+        return sampler.argmax(logits, recent), None
+    q = sampler.probabilities(logits, recent)
+    return draw(q, sampler.uniforms(position)[0]), q

@@ -1,0 +1,29 @@
+"""Does exact mode hold on this machine? It rests on kernels that no standard binds, so it is probed, not assumed."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgespec.decoding.protocols import CausalLM
+
+_LENGTH = 60
+_SPLITS = (2, 3, 4, 5, 6, 7, 8, 9)
+
+
+def splits_agree(model: CausalLM) -> bool:
+    """Whether every split of a text into passes of two or more rows gives bit-identical logits.
+
+    The text is arbitrary but fixed token ids. The model's cache is empty before and after.
+    """
+    length = min(_LENGTH, model.context_length)
+    ids = [(i * 7919 + 13) % model.vocab_size for i in range(length)]
+    model.rewind(0)
+    whole = model.forward(ids).copy()
+    same = True
+    for rows in _SPLITS:
+        model.rewind(0)
+        while model.length + rows <= length:
+            start = model.length
+            same &= np.array_equal(model.forward(ids[start : start + rows]), whole[start : start + rows])
+    model.rewind(0)
+    return same

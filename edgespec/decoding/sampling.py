@@ -1,0 +1,153 @@
+"""From logits to a token: penalties, temperature, top-k, top-p, min-p, and randomness that belongs to a position."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgespec.errors import GenerationError, UsageError
+
+Probabilities = NDArray[np.float64]
+"""A distribution over the vocabulary, float64 [vocab], summing to 1."""
+
+PENALTY_WINDOW = 64
+"""How many of the last tokens the repeat penalty looks at (llama.cpp's repeat_last_n)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is taken from the target's distribution. Temperature 0 is greedy: the most probable token.
+
+    The transforms apply in this order: repeat penalty (Keskar et al. 2019), temperature, top-k, top-p (Holtzman et
+    al. 2020), min-p (Nguyen et al. 2024). top_k 0, top_p 1, min_p 0 and repeat_penalty 1 switch theirs off. `seed`
+    None draws a new seed for every answer. UsageError for a value out of range.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repeat_penalty: float = 1.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        bounds = (
+            ("temperature", self.temperature, 1e-3 if self.temperature else 0.0, 1e3, "0 (greedy) or 0.001 to 1000"),
+            ("top-k", self.top_k, 0, 10**6, "0 (off) to 1000000"),
+            ("top-p", self.top_p, math.ulp(0.0), 1.0, "above 0 and at most 1"),
+            ("min-p", self.min_p, 0.0, 1.0, "between 0 and 1"),
+            ("repeat penalty", self.repeat_penalty, 0.01, 100.0, "0.01 to 100"),
+            ("seed", self.seed or 0, 0, 2**64 - 1, "between 0 and 2^64-1"),
+        )
+        for name, value, low, high, allowed in bounds:
+            if not low <= value <= high:  # false for NaN too
+                raise UsageError(f"{name} cannot be {value}; it must be {allowed}.")
+
+
+_BLOCK = 256
+_masked_may_overflow = np.errstate(over="ignore")
+"""Some graphs mask tokens with the lowest float32: that a transform makes -Inf of it is no fault."""
+
+
+class Sampler:
+    """One answer's sampling: settings plus a seed."""
+
+    def __init__(self, settings: Sampling) -> None:
+        self.settings = settings
+        self._seed = secrets.randbits(64) if settings.seed is None else settings.seed
+
+    @property
+    def greedy(self) -> bool:
+        return self.settings.temperature == 0.0
+
+    def uniforms(self, position: int) -> tuple[float, float, float]:
+        """The three random numbers in [0, 1) of a position: to draw a proposal, to accept it, to draw a token.
+
+        They are a function of seed and position (counter-based, Salmon et al. 2011), so nothing that is proposed,
+        rejected or aborted can move the randomness of what is emitted later.
+        """
+        bits = np.random.Philox(counter=position, key=self._seed)
+        draft, accept, draw = np.random.Generator(bits).random(3)
+        return float(draft), float(accept), float(draw)
+
+    @_masked_may_overflow
+    def argmax(self, logits: NDArray[np.float32], recent: Sequence[int]) -> int:
+        """The most probable token after penalties; the lowest id among equals. logits: float32 [vocab]."""
+        scores = self._penalized(logits, recent)
+        best = int(scores.argmax())
+        _check(float(scores[best]))
+        return best
+
+    @_masked_may_overflow
+    def probabilities(self, logits: NDArray[np.float32], recent: Sequence[int]) -> Probabilities:
+        """The distribution after every transform. logits: float32 [vocab], of the position behind the `recent` tokens,
+        of which the penalty sees the last PENALTY_WINDOW."""
+        s = self.settings
+        scores = self._penalized(logits, recent)
+        peak = float(scores.max())
+        _check(peak)
+        kept = np.argpartition(scores, -s.top_k)[-s.top_k :] if 0 < s.top_k < scores.size else None
+        shown = scores if kept is None else scores[kept]
+        weights = np.exp((shown - np.float32(peak)) / np.float32(s.temperature)).astype(np.float64)
+        weights /= weights.sum()
+        if s.top_p < 1.0:
+            weights = _nucleus(weights, s.top_p)
+        if s.min_p > 0.0:
+            weights = np.where(weights >= s.min_p * weights.max(), weights, 0.0)
+            weights /= weights.sum()
+        if kept is None:
+            return weights
+        full = np.zeros(scores.size)
+        full[kept] = weights
+        return full
+
+    def _penalized(self, logits: NDArray[np.float32], recent: Sequence[int]) -> NDArray[np.float32]:
+        penalty = self.settings.repeat_penalty
+        if penalty == 1.0:
+            return logits
+        seen = np.unique(np.asarray(recent[-PENALTY_WINDOW:], dtype=np.int64))
+        scores = logits.copy()
+        scores[seen] = np.where(scores[seen] > 0, scores[seen] / penalty, scores[seen] * penalty)
+        return scores
+
+
+def draw(p: Probabilities, u: float) -> int:
+    """The token at which the cumulative sum of `p` (of any scale) passes its part `u` in [0, 1): inverse transform
+    sampling, never a token of probability 0."""
+    # Sums of blocks first: a cumulative sum over a large vocabulary costs more than the rest of sampling.
+    blocks = np.cumsum(np.add.reduceat(p, np.arange(0, p.size, _BLOCK)))
+    block, rest = _locate(blocks, u * float(blocks[-1]))
+    start = block * _BLOCK
+    index, _ = _locate(np.cumsum(p[start : start + _BLOCK]), rest)
+    return start + index
+
+
+def _locate(cumulative: NDArray[np.float64], value: float) -> tuple[int, float]:
+    """The first index whose cumulative sum is above `value`, and how far `value` reaches into it."""
+    value = min(value, math.nextafter(float(cumulative[-1]), 0.0))  # rounding may carry it to the end or past it
+    index = int(np.searchsorted(cumulative, value, side="right"))
+    return index, value - (float(cumulative[index - 1]) if index else 0.0)
+
+
+def _nucleus(p: Probabilities, top_p: float) -> Probabilities:
+    """The smallest set of the most probable tokens that holds at least `top_p`, renormalized."""
+    # All tokens under (1 - top_p) / n together hold less than 1 - top_p, so none of them is in: sort the others only.
+    few = np.flatnonzero(p >= (1.0 - top_p) / p.size)
+    order = few[np.argsort(-p[few], kind="stable")]
+    size = int(np.searchsorted(np.cumsum(p[order]), top_p)) + 1
+    kept = np.zeros_like(p)
+    kept[order[:size]] = p[order[:size]]
+    return kept / kept.sum()
+
+
+def _check(peak: float) -> None:
+    # argmax and max put NaN first, so one look at the winner finds NaN, +Inf and a row that is all -Inf.
+    if not math.isfinite(peak):
+        raise GenerationError(
+            f"The model returned unusable scores ({peak}); run `edgespec verify`, then `edgespec doctor`."
+        )

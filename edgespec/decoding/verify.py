@@ -1,0 +1,82 @@
+"""The accept rule, once.
+
+For a row with target distribution p and a proposal x from distribution q (Leviathan et al. 2023, Chen et al. 2023):
+
+    sampled draft   accept x with probability min(1, p(x) / q(x)); else draw from norm(max(0, p - q)),
+                    or from p where that is zero everywhere
+    chosen draft    q is one-hot: draw from p and accept x if it is what was drawn
+    greedy          accept x if it is the argmax of p
+
+p and q are taken after every transform, with the history that the row would have. Each rule emits a token whose
+distribution is p, and emits x exactly when x is accepted: so a row is one call that returns a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgespec.decoding.protocols import Draft, Logits
+from edgespec.decoding.sampling import PENALTY_WINDOW, Probabilities, Sampler, draw
+from edgespec.decoding.stats import Extra
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a pass added: `accepted` of `tested` proposals, then one token of the target's own unless the text ended."""
+
+    tokens: tuple[int, ...]
+    tested: int
+    accepted: int
+    extra: Extra | None
+    ended: bool
+
+
+def verify(
+    draft: Draft, logits: Logits, history: Sequence[int], sampler: Sampler, ends: Callable[[int], bool]
+) -> Verdict:
+    """Check a draft against the target's `logits` [len(draft) + 1, vocab], whose row 0 follows `history`.
+
+    `ends(token)` is asked once for every emitted token, in order; True ends the text: no bonus and no tail.
+    """
+    recent = list(history[-PENALTY_WINDOW:])
+    emitted: list[int] = []
+
+    def emit(row: int, proposed: int | None = None, q: Probabilities | None = None) -> int:
+        token = _row(logits[row], recent, len(history) + row, sampler, proposed, q)
+        recent.append(token)
+        emitted.append(token)
+        return token
+
+    for i, proposed in enumerate(draft.tokens):
+        token = emit(i, proposed, None if draft.probs is None else draft.probs[i])
+        hit, ended = token == proposed, ends(token)
+        if not hit or ended:
+            return Verdict(tuple(emitted), i + 1, i + hit, None if hit else "correction", ended)
+    k = len(draft.tokens)
+    ended = ends(emit(k))
+    return Verdict(tuple(emitted), k, k, "bonus" if k else "plain", ended)
+
+
+def _row(
+    logits: NDArray[np.float32],
+    recent: Sequence[int],
+    position: int,
+    sampler: Sampler,
+    proposed: int | None,
+    q: Probabilities | None,
+) -> int:
+    """The token of one row: `proposed` if it is accepted, the target's own otherwise."""
+    if sampler.greedy:
+        return sampler.argmax(logits, recent)
+    p = sampler.probabilities(logits, recent)
+    _, u_accept, u_draw = sampler.uniforms(position)
+    if proposed is None or q is None:
+        return draw(p, u_draw)
+    if u_accept * q[proposed] < p[proposed]:
+        return proposed
+    residual = np.maximum(p - q, 0.0)
+    return draw(residual if residual.any() else p, u_draw)

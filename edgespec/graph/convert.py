@@ -1,0 +1,112 @@
+"""GGUF in, bundle files out: the graph, its weights, the tokenizer and the chat template."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgespec.errors import UsageError
+from edgespec.graph.builder import DATA_NAME, GRAPH_NAME, GraphBuilder
+from edgespec.graph.config import LlamaConfig
+from edgespec.graph.equalize import channel_factors, passage_ids
+from edgespec.graph.formats import FORMATS, WeightsName
+from edgespec.graph.gguf_reader import GGUFFile
+from edgespec.graph.llama import LlamaGraph
+from edgespec.graph.tokenizer import build_tokenizer, end_of_text_ids
+
+TOKENIZER_NAME = "tokenizer.json"
+TEMPLATE_NAME = "chat_template.jinja"
+_STAGE = "Converting the model"
+_EQUALIZING = 0.25
+"""Its share of the work."""
+
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """What came out of a conversion.
+
+    `eos_ids`: the ids that end an answer. `layers`: which of the source's layers were kept. `recipe`: what the weights
+    went through. `files`: the names written.
+    """
+
+    architecture: str
+    name: str
+    license: str | None
+    context_length: int
+    vocab_size: int
+    eos_ids: tuple[int, ...]
+    layers: tuple[int, ...]
+    recipe: str
+    files: tuple[str, ...]
+
+
+def convert_gguf(
+    source: Path,
+    out: Path,
+    *,
+    weights: WeightsName = "int8",
+    keep_layers: Sequence[int] | None = None,
+    progress: Progress | None = None,
+) -> Converted:
+    """Write the model in `source` as an ONNX graph with its tokenizer into the directory `out`, made if need be.
+
+    `weights`: "int8", blocks of 32, to run; "float32", the dequantized weights, to measure the quality of int8 against.
+    `keep_layers` keeps only these layers, in rising order: a layer-skip draft. `progress` hears (stage, fraction 0..1).
+    The same source gives the same bytes. Nothing is flushed to the disk: that is for the caller.
+
+    Graph, float32 but for the ids: input_ids int64 [1,S], attention_mask int64 [1,past+S], num_logits_to_keep int64 []
+    (optional: 0, all rows), past_key_values.N.key/value [1,Hkv,P,D] -> logits [1,R,V], present.N.key/value.
+
+    Raises: ModelError if the file is damaged, of another architecture, or cannot be converted faithfully; UsageError
+    for layers that it does not have; OSError if `out` cannot be written.
+    """
+    file = GGUFFile(source)
+    config = LlamaConfig.read(file)
+    layers = _kept(keep_layers, config.layers)
+    tokenizer = build_tokenizer(file, config.vocab_size)
+    report = partial(progress, _STAGE) if progress else _silent
+    factors: dict[str, NDArray[np.float32]] = {}
+    if FORMATS[weights].equalized:
+        ids = passage_ids(tokenizer, config)
+        factors = channel_factors(file, config, layers, ids, lambda done: report(done * _EQUALIZING))
+    out.mkdir(parents=True, exist_ok=True)
+    with GraphBuilder(out) as graph:
+        built = LlamaGraph(graph, file, config, FORMATS[weights], factors)
+        rest = _EQUALIZING if factors else 0.0
+        built.build(layers, lambda done: report(rest + done * (1 - rest)))
+        graph.save(file.text("general.architecture"))
+    texts = {TOKENIZER_NAME: tokenizer.to_str(), TEMPLATE_NAME: file.text("tokenizer.chat_template", "")}
+    written = [name for name, text in texts.items() if text]
+    for name in written:
+        (out / name).write_text(texts[name], encoding="utf-8", newline="")
+    return Converted(
+        architecture=file.text("general.architecture"),
+        name=file.text("general.name", source.stem),
+        license=file.text("general.license", "") or None,
+        context_length=config.context_length,
+        vocab_size=config.vocab_size,
+        eos_ids=end_of_text_ids(file, config.vocab_size),
+        layers=layers,
+        recipe=FORMATS[weights].recipe,
+        files=(GRAPH_NAME, DATA_NAME, *written),
+    )
+
+
+def _silent(_fraction: float) -> None:
+    pass
+
+
+def _kept(keep_layers: Sequence[int] | None, layers: int) -> tuple[int, ...]:
+    if keep_layers is None:
+        return tuple(range(layers))
+    kept = tuple(keep_layers)
+    if not kept or list(kept) != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= layers:
+        raise UsageError(f"The layers to keep must be rising numbers from 0 to {layers - 1}, not {list(kept)}.")
+    return kept

@@ -1,0 +1,133 @@
+"""What a graph takes and gives, found by name, type and shape, never assumed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+
+from edgespec.errors import ModelError
+from edgespec.runtime.onnx_nodes import consumers
+
+CacheMode = Literal["shared", "growing"]
+"""shared: GroupQueryAttention writes into one fixed buffer. growing: Concat makes a longer tensor each pass."""
+
+_PAST = re.compile(r"^past_key_values\.(\d+)\.(key|value)$")
+_TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(int8)": np.int8,
+    "tensor(uint8)": np.uint8,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+}
+_RANKS = {"input_ids": 2, "attention_mask": 2, "position_ids": 2, "num_logits_to_keep": 0}
+"""The inputs that are understood, int64 all of them, and how many dimensions they have."""
+
+
+class Value(Protocol):
+    """What ONNX Runtime says of an input or output; a dimension is an int, or a name (or None) where it is free."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def type(self) -> str: ...
+    @property
+    def shape(self) -> Sequence[int | str | None]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class CacheTensor:
+    """One layer's keys or values: `past` goes in, `present` comes out, [1, kv_heads, positions, head_size]."""
+
+    past: str
+    present: str
+    kv_heads: int
+    head_size: int
+    dtype: np.dtype[np.generic]
+
+
+@dataclass(frozen=True, slots=True)
+class GraphIO:
+    """The inputs and outputs of a causal language model that can be driven here."""
+
+    cache: tuple[CacheTensor, ...]
+    mode: CacheMode
+    attention_mask: bool
+    position_ids: bool
+    logits_to_keep: bool
+    logits_dtype: np.dtype[np.generic]
+    vocab_size: int
+
+
+def read_graph_io(
+    inputs: Sequence[Value], overridable: Sequence[Value], outputs: Sequence[Value], graph: Path
+) -> GraphIO:
+    """Describe a loaded graph. ModelError, with the reason, for one that cannot be a target or draft here."""
+    given = {v.name: v for v in inputs}
+    made = {v.name: v for v in outputs}
+    for name in ("input_ids", "logits"):
+        if name not in (given if name == "input_ids" else made):
+            raise _refuse(graph, f"it has no {name}")
+    _check_inputs([v for v in [*inputs, *overridable] if not _PAST.match(v.name)], required=given, graph=graph)
+    logits = made["logits"]
+    vocab = logits.shape[-1]
+    if len(logits.shape) != 3 or not isinstance(vocab, int):
+        raise _refuse(graph, f"its logits have the shape {list(logits.shape)} instead of [1, rows, vocabulary]")
+    if logits.shape[1] == 1:
+        raise _refuse(graph, "it gives logits for the last row only, so drafts cannot be verified")
+    cache = tuple(_cache_tensor(v, made, graph) for v in inputs if _PAST.match(v.name))
+    if not cache:
+        raise _refuse(graph, "it has no KV cache (past_key_values.N.key)")
+    return GraphIO(
+        cache=cache,
+        mode=_cache_mode(graph, cache[0].past),
+        attention_mask="attention_mask" in given,
+        position_ids="position_ids" in given,
+        logits_to_keep=any(v.name == "num_logits_to_keep" for v in [*inputs, *overridable]),
+        logits_dtype=_dtype(logits, graph),
+        vocab_size=vocab,
+    )
+
+
+def _check_inputs(values: Sequence[Value], required: Container[str], graph: Path) -> None:
+    for v in values:
+        if v.name not in _RANKS:
+            if v.name in required:
+                raise _refuse(graph, f"it wants an input that is not understood: {v.name}")
+        elif v.type != "tensor(int64)" or len(v.shape) != _RANKS[v.name]:
+            raise _refuse(graph, f"its {v.name} is a {v.type} of shape {list(v.shape)}")
+
+
+def _cache_tensor(past: Value, outputs: dict[str, Value], graph: Path) -> CacheTensor:
+    present = past.name.replace("past_key_values", "present")
+    if present not in outputs:
+        raise _refuse(graph, f"{past.name} has no counterpart {present}")
+    _, heads, _, size = (*past.shape, None, None, None, None)[:4]
+    if len(past.shape) != 4 or not isinstance(heads, int) or not isinstance(size, int):
+        raise _refuse(graph, f"{past.name} has the shape {list(past.shape)} instead of [1, heads, positions, size]")
+    return CacheTensor(past.name, present, heads, size, _dtype(past, graph))
+
+
+def _dtype(value: Value, graph: Path) -> np.dtype[np.generic]:
+    if value.type not in _TYPES:
+        raise _refuse(graph, f"{value.name} is a {value.type}")
+    return np.dtype(_TYPES[value.type])
+
+
+def _cache_mode(graph: Path, past_key: str) -> CacheMode:
+    """What consumes the past keys decides; the session does not say, so the graph file itself is asked."""
+    found = consumers(graph, past_key)
+    if found == {"GroupQueryAttention"}:
+        return "shared"
+    if "Concat" in found:
+        return "growing"
+    raise _refuse(graph, f"its KV cache feeds {', '.join(sorted(found)) or 'nothing'}, which cannot be rewound here")
+
+
+def _refuse(graph: Path, reason: str) -> ModelError:
+    return ModelError(f"{graph} cannot run here: {reason}. Export the model with `python -m export`, or pull another.")

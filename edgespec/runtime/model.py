@@ -1,0 +1,91 @@
+"""A language model in an ONNX Runtime session: decoding's CausalLM. Buffers are allocated once, bound by address."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from edgespec.decoding.protocols import Logits
+from edgespec.errors import ContextFullError, GenerationError, ModelError
+from edgespec.runtime.device import Device, DeviceChoice, choose_device
+from edgespec.runtime.graph_io import read_graph_io
+from edgespec.runtime.kv_cache import make_cache
+from edgespec.runtime.session import open_session
+
+
+class OnnxCausalLM:
+    """Drives one graph. Not thread-safe: one thread at a time runs passes.
+
+    vocab_size: the tokenizer's; padding that the graph's vocabulary may have beyond it is cut off the logits.
+    """
+
+    def __init__(
+        self, session: ort.InferenceSession, graph: Path, device: Device, *, context_length: int, vocab_size: int
+    ) -> None:
+        self._io = read_graph_io(
+            session.get_inputs(), session.get_overridable_initializers(), session.get_outputs(), graph
+        )
+        if self._io.vocab_size < vocab_size:
+            raise ModelError(
+                f"{graph} knows {self._io.vocab_size} tokens but its tokenizer has {vocab_size}; pull it again."
+            )
+        self.device = device
+        self.vocab_size = vocab_size
+        self.context_length = context_length
+        self.length = 0
+        self._session = session
+        self._binding = session.io_binding()
+        self._cache = make_cache(self._io, context_length)
+        self._mask = np.ones(context_length, np.int64)
+        self._positions = np.arange(context_length, dtype=np.int64)
+        self._ids = np.zeros(context_length, np.int64)
+        self._keep = np.zeros(1, np.int64)
+        self._logits: NDArray[np.generic] = np.zeros((0, self._io.vocab_size), self._io.logits_dtype)
+        if self._io.logits_to_keep:
+            self._bind_input("num_logits_to_keep", self._keep, [])
+
+    @classmethod
+    def open(cls, graph: Path, *, context_length: int, vocab_size: int, device: DeviceChoice = "cpu") -> OnnxCausalLM:
+        """Load a graph. Raises ModelError, OutOfMemoryError."""
+        chosen = choose_device(device, half_precision=False)
+        return cls(open_session(graph, chosen), graph, chosen, context_length=context_length, vocab_size=vocab_size)
+
+    def forward(self, ids: Sequence[int], rows: int | None = None) -> Logits:
+        n, past = len(ids), self.length
+        kept = n if rows is None else rows
+        if past + n > self.context_length:
+            raise ContextFullError(
+                f"{past + n} tokens do not fit a context of {self.context_length}; start a new chat."
+            )
+        computed = kept if self._io.logits_to_keep else n
+        self._ids[:n] = ids
+        self._keep[0] = kept
+        self._bind_input("input_ids", self._ids, [1, n])
+        if self._io.attention_mask:
+            self._bind_input("attention_mask", self._mask, [1, past + n])
+        if self._io.position_ids:
+            self._bind_input("position_ids", self._positions[past:], [1, n])
+        self._cache.bind(self._binding, past, n)
+        if computed > len(self._logits):
+            self._logits = np.zeros((computed, self._io.vocab_size), self._io.logits_dtype)
+        shape = [1, computed, self._io.vocab_size]
+        self._binding.bind_output("logits", "cpu", 0, self._io.logits_dtype, shape, self._logits.ctypes.data)
+        try:
+            self._session.run_with_iobinding(self._binding)
+        except Exception as e:  # ONNX Runtime raises classes of its own that share no base but Exception
+            raise GenerationError(f"A pass over {n} tokens failed: {e}") from e
+        self.length = past + n
+        self._cache.advance(self.length)
+        return self._logits[computed - kept : computed, : self.vocab_size].astype(np.float32, copy=False)
+
+    def rewind(self, length: int) -> None:
+        if not 0 <= length <= self.length:
+            raise ValueError(f"cannot rewind to {length}: the cache holds {self.length} positions")
+        self.length = length
+
+    def _bind_input(self, name: str, values: NDArray[np.int64], shape: list[int]) -> None:
+        self._binding.bind_input(name, "cpu", 0, np.int64, shape, values.ctypes.data)

@@ -1,0 +1,72 @@
+"""ONNX Runtime sessions that share one thread pool."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import onnxruntime as ort
+import psutil
+
+from edgespec.errors import ModelError, OutOfMemoryError, UsageError
+from edgespec.runtime.device import Device
+
+_pool_threads: int | None = None
+
+
+def runtime_version() -> str:
+    return ort.__version__
+
+
+def default_threads() -> int:
+    """Physical cores that this process may use: a second hardware thread of a core adds nothing to int8 kernels."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(allowed, psutil.cpu_count(logical=False) or allowed))
+
+
+def use_threads(threads: int | None) -> int:
+    """Size the process's one thread pool, which target and draft share; returns its size.
+
+    Two pools would fight: the idle one spins on the cores that the other needs, which doubles a round.
+    ONNX Runtime sizes the pool once per process: a later call with another number is a UsageError.
+    """
+    global _pool_threads
+    if threads is not None and not 1 <= threads <= 256:
+        raise UsageError(f"threads cannot be {threads}; it must be between 1 and 256.")
+    if _pool_threads is None:
+        _pool_threads = threads or default_threads()
+        ort.set_global_thread_pool_sizes(_pool_threads, 1)
+    elif threads not in (None, _pool_threads):
+        raise UsageError(f"this process already runs with {_pool_threads} threads; start another one for {threads}.")
+    return _pool_threads
+
+
+def open_session(graph: Path, device: Device) -> ort.InferenceSession:
+    """Load a graph. Raises ModelError if it cannot be loaded or would not run on `device`, OutOfMemoryError."""
+    use_threads(None)
+    options = ort.SessionOptions()
+    options.use_per_session_threads = False
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    providers = ["CPUExecutionProvider"]
+    if device.kind == "cuda":
+        ort.preload_dlls()
+        providers.insert(0, "CUDAExecutionProvider")
+    try:
+        session = ort.InferenceSession(graph, options, providers=providers, enable_fallback=0)
+    except MemoryError as e:
+        raise OutOfMemoryError(
+            f"{graph.parent.name} does not fit into memory; close programs or take a smaller model."
+        ) from e
+    except Exception as e:  # ONNX Runtime raises classes of its own that share no base but Exception
+        raise ModelError(f"ONNX Runtime cannot load {graph}: {_first_line(e)}") from e
+    if session.get_providers()[0] != providers[0]:
+        raise ModelError(
+            f"CUDA cannot be used: ONNX Runtime fell back to {session.get_providers()[0]}. "
+            "Use --device cpu, or run `edgespec doctor`."
+        )
+    return session
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

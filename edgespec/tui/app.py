@@ -1,0 +1,265 @@
+"""The app: its workers run the engine and post messages; its handlers own the state."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from threading import Event as Flag
+from time import monotonic
+from typing import Any, ClassVar
+
+from textual import on, work
+from textual.app import App, ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.widgets import Footer
+
+from edgespec.decoding.stats import Stats
+from edgespec.errors import EdgespecError, UsageError
+from edgespec.tui import figures, workers
+from edgespec.tui.engine import Engine, Load, Progress
+from edgespec.tui.messages import Loaded, LoadFailed, LoadProgress, PromptRead, RoundDone, TurnDone, TurnFailed
+from edgespec.tui.prompt import Prompt
+from edgespec.tui.sidebar import Sidebar
+from edgespec.tui.status import Status
+from edgespec.tui.transcript import Transcript
+from edgespec.tui.turn import Turn
+
+REFRESH_SECONDS = 0.2
+"""How often the figures are written while an answer streams."""
+
+QUIT_SECONDS = 3.0
+"""A second Ctrl+C within this time quits."""
+
+
+class EdgespecApp(App[None]):
+    """A chat in the terminal. `load` runs in a thread once the first screen is painted."""
+
+    CSS_PATH = Path("styles.tcss")
+    TITLE = "edgespec"
+    TOOLTIP_DELAY = float("inf")  # Tooltips of table cells would read an answer as markup.
+    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]]] = [(0, "-narrow"), (100, "-wide")]  # pyright: ignore[reportIncompatibleVariableOverride]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "stop", "Stop"),
+        Binding("ctrl+n", "new_chat", "New chat"),
+        Binding("ctrl+q", "quit", "Quit", priority=True),
+        Binding("ctrl+c", "interrupt", show=False, priority=True),
+    ]
+
+    def __init__(self, load: Load) -> None:
+        super().__init__()
+        self.chat: Engine | None = None
+        self.load_error: EdgespecError | None = None
+        self._open = load
+        self._quitting = Flag()
+        self._turn = Turn(state="ended")
+        self._session = Stats()
+        self._new_chat_next = False
+        self._interrupted_at = float("-inf")
+
+    def compose(self) -> ComposeResult:
+        with Horizontal():
+            with Vertical(id="conversation"):
+                yield Transcript()
+                yield Status()
+                yield Prompt()
+            yield Sidebar()
+        yield Footer()
+
+    def on_mount(self) -> None:
+        self._transcript = self.query_one(Transcript)
+        self._sidebar = self.query_one(Sidebar)
+        self._status = self.query_one(Status)
+        self._prompt = self.query_one(Prompt)
+        self._ticker = self.set_interval(REFRESH_SECONDS, self._show_figures, pause=True)
+        self._prompt.focus()
+        self.call_after_refresh(self._begin_loading)
+
+    def on_unmount(self) -> None:
+        self._quitting.set()
+        self._stop_engine()
+
+    def _show_figures(self) -> None:
+        self._sidebar.show(self.chat, self._turn, self._session)
+        if self.chat is not None:
+            self._status.summarize(figures.summary(self.chat, self._turn))
+
+    # Loading
+
+    def _begin_loading(self) -> None:
+        self.load_error = None
+        self._status.doing("loading the model")
+        self._load_worker()
+
+    @work(thread=True, group="load")
+    def _load_worker(self) -> None:
+        workers.open_chat(self._open, self._quitting, self.post_message)
+
+    @on(LoadProgress)
+    def _load_goes_on(self, message: LoadProgress) -> None:
+        self._status.doing(message.stage, message.fraction)
+
+    @on(Loaded)
+    async def _loaded(self, message: Loaded) -> None:
+        self.chat = message.chat
+        self._status.doing("")
+        self._show_figures()
+        if self._turn.state == "waiting":
+            await self._begin_answer(message.chat)
+
+    @on(LoadFailed)
+    async def _load_failed(self, message: LoadFailed) -> None:
+        self.load_error = message.error
+        self._status.doing("")
+        await self._transcript.note(str(message.error), "error")
+        await self._transcript.note("Send a message to try again, or press Ctrl+Q to quit.", "footer")
+        if self._turn.state == "waiting":
+            self._give_back()
+
+    # A turn
+
+    @on(Prompt.Submitted)
+    async def _submitted(self, message: Prompt.Submitted) -> None:
+        if self._turn.state != "ended":
+            self._hint("One message at a time. Esc stops this one.")
+            return
+        self._turn = Turn(message.text, state="waiting")
+        self._prompt.clear()
+        await self._transcript.note(message.text, "user")
+        if self.chat is not None:
+            await self._begin_answer(self.chat)
+        elif self.load_error is not None:
+            self._begin_loading()
+
+    async def _begin_answer(self, chat: Engine) -> None:
+        self._turn.state = "running"
+        await self._transcript.begin_answer()
+        self._ticker.resume()
+        self.refresh_bindings()
+        self._turn_worker(chat, self._turn)
+
+    @work(thread=True, group="turn")
+    def _turn_worker(self, chat: Engine, turn: Turn) -> None:
+        workers.run_turn(chat, turn, self.post_message)
+
+    @on(PromptRead)
+    def _prompt_read(self, message: PromptRead) -> None:
+        done, total = message.progress.done, message.progress.total
+        if not self._turn.stop.is_set():
+            self._status.doing(f"reading prompt {done}/{total}" if done < total else "")
+
+    @on(RoundDone)
+    async def _round_done(self, message: RoundDone) -> None:
+        self._turn.add(message.delta.round, message.elapsed_ms)
+        self._session.add(message.delta.round)
+        await self._transcript.append(message.delta.text)
+
+    @on(TurnDone)
+    async def _turn_done(self, message: TurnDone) -> None:
+        self._turn.answer = message.answer
+        await self._end_turn(figures.footer(message.answer))
+
+    @on(TurnFailed)
+    async def _turn_failed(self, message: TurnFailed) -> None:
+        await self._end_turn("(broken off)")
+        await self._transcript.note(str(message.error), "error")
+        if not self._turn.stats.rounds:
+            self._give_back()
+
+    async def _end_turn(self, footer: str) -> None:
+        self._turn.state = "ended"
+        self._ticker.pause()
+        self._status.doing("")
+        await self._transcript.end_answer(footer)
+        self._show_figures()
+        self.refresh_bindings()
+        if self._new_chat_next:
+            await self._clear()
+
+    def _give_back(self) -> None:
+        """End a turn that did not begin; its message may be sent again."""
+        self._turn.state = "ended"
+        if not self._prompt.text:
+            self._prompt.fill(self._turn.text)
+        self.refresh_bindings()
+
+    # Keys
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return action != "stop" or self._turn.state != "ended"
+
+    async def action_stop(self) -> None:
+        if self._turn.state == "waiting":
+            await self._transcript.note("(not sent)", "footer")
+            self._give_back()
+        elif self._turn.state == "running":
+            self._status.doing("stopping")
+            self._stop_engine()
+
+    def _stop_engine(self) -> None:
+        self._turn.stop.set()
+        if self.chat is not None:
+            self.chat.stop()
+
+    async def action_new_chat(self) -> None:
+        if self._turn.state == "running":
+            self._new_chat_next = True
+        await self.action_stop()
+        if self._turn.state == "ended":
+            await self._clear()
+
+    async def _clear(self) -> None:
+        self._new_chat_next = False
+        if self.chat is not None:
+            self.chat.clear()
+        self._turn = Turn(state="ended")
+        self._session = Stats()
+        await self._transcript.clear()
+        self._show_figures()
+
+    async def action_interrupt(self) -> None:
+        """Ctrl+C copies what is selected; else it stops, and quits when pressed again."""
+        selected = self.screen.get_selected_text() or self._prompt.selected_text
+        if selected:
+            self.copy_to_clipboard(selected)
+            return
+        if monotonic() - self._interrupted_at < QUIT_SECONDS:
+            self.exit()
+            return
+        self._interrupted_at = monotonic()
+        await self.action_stop()
+        self._hint("Press Ctrl+C again to quit.")
+
+    def action_scroll_transcript(self, pages: int) -> None:
+        if pages < 0:
+            self._transcript.scroll_page_up(animate=False)
+        else:
+            self._transcript.scroll_page_down(animate=False)
+
+    def _hint(self, text: str) -> None:
+        self.notify(text, timeout=QUIT_SECONDS, markup=False)
+
+
+def run_app(model: str | None = None, **options: Any) -> None:
+    """Chat with `model`, or with the default one, until the user quits.
+
+    `options` are those of `edgespec.engine.open_chat`. Raises UsageError without a terminal, and the load's error
+    if the user quits while there is no model.
+    """
+    if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM") == "dumb":
+        raise UsageError("The chat needs an interactive terminal; use `edgespec run MODEL` here.")
+
+    def load(progress: Progress) -> Engine:
+        from edgespec.engine import open_chat
+
+        return open_chat(model, progress=progress, **options)
+
+    app = EdgespecApp(load)
+    app.run()
+    if app.return_code:  # Textual has already said why
+        sys.exit(app.return_code)
+    if app.chat is not None:
+        app.chat.close()
+    elif app.load_error is not None:
+        raise app.load_error

@@ -1,0 +1,55 @@
+"""What the screen needs from a chat. `edgespec.chat.session.Chat` has it; the tests' scripted chat too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from edgespec.chat.events import Event
+
+
+class Engine(Protocol):
+    """A conversation with one model."""
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def draft(self) -> str | None:
+        """A bundle's name, "ngram", or None."""
+        ...
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def exact(self) -> bool: ...
+
+    @property
+    def context_length(self) -> int: ...
+
+    @property
+    def context_used(self) -> int:
+        """How many positions the cache holds. May be read from any thread."""
+        ...
+
+    def send(self, text: str) -> Iterator[Event]:
+        """Answer `text`. Blocks, so it belongs in a worker thread. Raises EdgespecError."""
+        ...
+
+    def stop(self) -> None:
+        """End the running `send` soon, from any thread; its Answer then says "cancelled" and keeps the text so far."""
+        ...
+
+    def clear(self) -> None:
+        """Begin a new conversation. Not while `send` runs."""
+        ...
+
+    def close(self) -> None: ...
+
+
+Progress = Callable[[str, float], None]
+"""Told what a load is doing and the fraction done, 0..1. It raises CancelledError when the user quits."""
+
+Load = Callable[[Progress], Engine]
+"""Opens a model, fetching it first where it is missing. Blocks. Raises EdgespecError."""

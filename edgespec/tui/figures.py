@@ -1,0 +1,68 @@
+"""How numbers are written on the screen."""
+
+from __future__ import annotations
+
+from textual.content import Content
+
+from edgespec.chat.events import Answer
+from edgespec.tui.engine import Engine
+from edgespec.tui.turn import Turn
+
+UNKNOWN = "–"
+
+
+def count(n: int) -> str:
+    """940, 3.1k, 128k."""
+    if n < 1000:
+        return str(n)
+    return f"{n / 1000:.1f}k" if n < 99_950 else f"{n / 1000:.0f}k"
+
+
+def percent(fraction: float | None) -> str:
+    return UNKNOWN if fraction is None else f"{fraction * 100:.0f} %"
+
+
+def rate(tokens_per_second: float | None) -> str:
+    return UNKNOWN if tokens_per_second is None else f"{tokens_per_second:.1f}"
+
+
+def seconds(ms: float | None) -> str:
+    return UNKNOWN if ms is None else f"{ms / 1e3:.2f} s"
+
+
+def per_round(tokens: float | None) -> str:
+    return UNKNOWN if tokens is None else f"{tokens:.1f}"
+
+
+def bar(fraction: float, width: int, style: str = "$primary") -> Content:
+    """A meter `width` cells wide, filled from the left."""
+    filled = round(min(max(fraction, 0.0), 1.0) * width)
+    return Content.assemble(("━" * filled, style), ("━" * (width - filled), "$foreground 15%"))
+
+
+def footer(answer: Answer) -> str:
+    """The line under an answer: how it ended, if not by itself, and what it cost."""
+    stats = answer.stats
+    parts: list[str] = []
+    if answer.finish_reason == "cancelled":
+        parts.append("(stopped)")
+    elif answer.finish_reason == "length":
+        parts.append("(cut off at the length limit)")
+    parts.append(f"{len(answer.tokens)} tok")
+    if answer.tokens:
+        parts += [f"{rate(answer.tokens_per_second)} tok/s", f"first {seconds(answer.ttft_ms)}"]
+    if stats.tested:
+        parts.append(f"{percent(stats.acceptance)} accepted ({stats.accepted}/{stats.tested})")
+        parts.append(f"{per_round(stats.tokens_per_round)} tok/round")
+    return " · ".join(parts)
+
+
+def summary(chat: Engine, turn: Turn) -> str:
+    """The sidebar in one line, for narrow terminals."""
+    parts = [chat.model]
+    if turn.telling:
+        parts.append(f"{rate(turn.tokens_per_second)} tok/s")
+        if turn.stats.tested:
+            parts.append(f"{percent(turn.stats.acceptance)} accepted")
+    parts.append(f"{count(chat.context_used)}/{count(chat.context_length)}")
+    return " · ".join(parts)

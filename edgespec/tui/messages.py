@@ -1,0 +1,67 @@
+"""What the workers tell the app. Nothing else crosses from their threads to the screen."""
+
+from __future__ import annotations
+
+from textual.message import Message
+
+from edgespec.chat.events import Answer, PromptProgress, TextDelta
+from edgespec.errors import EdgespecError
+from edgespec.tui.engine import Engine
+
+
+class LoadProgress(Message):
+    """The load is at `stage`, `fraction` (0..1) of it done."""
+
+    def __init__(self, stage: str, fraction: float) -> None:
+        super().__init__()
+        self.stage = stage
+        self.fraction = fraction
+
+
+class Loaded(Message):
+    """The model can answer."""
+
+    def __init__(self, chat: Engine) -> None:
+        super().__init__()
+        self.chat = chat
+
+
+class LoadFailed(Message):
+    """There is no model; sending a message tries again."""
+
+    def __init__(self, error: EdgespecError) -> None:
+        super().__init__()
+        self.error = error
+
+
+class PromptRead(Message):
+    """Prefill went on."""
+
+    def __init__(self, progress: PromptProgress) -> None:
+        super().__init__()
+        self.progress = progress
+
+
+class RoundDone(Message):
+    """One round, `elapsed_ms` after the message was sent."""
+
+    def __init__(self, delta: TextDelta, elapsed_ms: float) -> None:
+        super().__init__()
+        self.delta = delta
+        self.elapsed_ms = elapsed_ms
+
+
+class TurnDone(Message):
+    """The answer is complete, or was stopped."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__()
+        self.answer = answer
+
+
+class TurnFailed(Message):
+    """The answer ended with an error."""
+
+    def __init__(self, error: EdgespecError) -> None:
+        super().__init__()
+        self.error = error

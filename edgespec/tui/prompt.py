@@ -1,0 +1,66 @@
+"""Where the user writes."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.message import Message
+from textual.widgets import TextArea
+
+from edgespec.chat.screen import printable
+
+
+class Prompt(TextArea):
+    """A text area that grows with its text; Enter sends it."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "submit", "Send", key_display="⏎"),
+        Binding("shift+enter,ctrl+j", "new_line", "New line", key_display="^j"),
+        Binding("pageup", "app.scroll_transcript(-1)", show=False),
+        Binding("pagedown", "app.scroll_transcript(1)", show=False),
+    ]
+
+    class Submitted(Message):
+        """The user sends `text`, which stays in the prompt until somebody clears it."""
+
+        def __init__(self, text: str) -> None:
+            super().__init__()
+            self.text = text
+
+    def __init__(self) -> None:
+        super().__init__(
+            placeholder="Write a message", soft_wrap=True, tab_behavior="focus", highlight_cursor_line=False
+        )
+
+    def on_key(self, event: events.Key) -> None:
+        """Run the bindings above in the order of the keys: Textual would only after the key has bubbled up to the app,
+        when what was typed behind it is already there."""
+        if event.key in ("enter", "shift+enter", "ctrl+j"):
+            event.stop()
+            event.prevent_default()
+            if event.key == "enter":
+                self.action_submit()
+            else:
+                self.action_new_line()
+
+    def action_submit(self) -> None:
+        if self.text.strip():
+            self.post_message(self.Submitted(self.text))
+
+    def action_new_line(self) -> None:
+        self.replace("\n", *self.selection, maintain_selection_offset=False)
+
+    def fill(self, text: str) -> None:
+        """Put `text` there, the cursor behind it."""
+        self.load_text(text)
+        self.move_cursor(self.document.end)
+
+    def on_paste(self, event: events.Paste) -> None:
+        event.stop()
+        event.prevent_default()
+        # Terminals paste a line end as CR.
+        text = printable(event.text.replace("\r\n", "\n").replace("\r", "\n"))
+        self.replace(text, *self.selection, maintain_selection_offset=False)
+        self.scroll_cursor_visible()

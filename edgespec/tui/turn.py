@@ -1,0 +1,59 @@
+"""One message and its answer, as the screen knows them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from threading import Event as Flag
+from typing import Literal
+
+from edgespec.chat.events import Answer
+from edgespec.decoding.stats import Round, Stats
+
+ENOUGH_ROUNDS = 3
+"""Before that many rounds a figure says more about chance than about the model."""
+
+
+@dataclass(slots=True)
+class Turn:
+    """The turn that waits for the model, runs, or was the last. The screen sets `stop` to end it."""
+
+    text: str = ""
+    state: Literal["waiting", "running", "ended"] = "waiting"
+    stop: Flag = field(default_factory=Flag)
+    stats: Stats = field(default_factory=Stats)
+    answer: Answer | None = None
+    first_ms: float | None = None
+
+    def add(self, done: Round, elapsed_ms: float) -> None:
+        """Count a round that was there `elapsed_ms` after the message was sent."""
+        self.stats.add(done)
+        if self.first_ms is None and done.tokens:
+            self.first_ms = elapsed_ms
+
+    @property
+    def ttft_ms(self) -> float | None:
+        """Time to first token: the answer's own figure at the end, before that as the screen saw it."""
+        return self.answer.ttft_ms if self.answer is not None else self.first_ms
+
+    @property
+    def telling(self) -> bool:
+        """Whether there is enough to show figures of."""
+        return self.stats.rounds >= ENOUGH_ROUNDS or (self.state == "ended" and self.stats.rounds > 0)
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """The answer's own figure at the end; while it streams, tokens over the time of the rounds so far."""
+        if self.answer is not None:
+            return self.answer.tokens_per_second
+        stats = self.stats
+        spent_ms = stats.draft_ms + stats.verify_ms + stats.overhead_ms
+        return stats.emitted / spent_ms * 1e3 if self.telling and spent_ms > 0 else None
+
+    @property
+    def time_shares(self) -> tuple[float, float, float] | None:
+        """Fractions of the rounds' time spent on drafting, on verifying, and on the loop around them."""
+        stats = self.stats
+        spent_ms = stats.draft_ms + stats.verify_ms + stats.overhead_ms
+        if not self.telling or spent_ms <= 0:
+            return None
+        return stats.draft_ms / spent_ms, stats.verify_ms / spent_ms, stats.overhead_ms / spent_ms

@@ -1,0 +1,67 @@
+"""What runs in threads. It touches no widget: all it does to the app is to post messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import Event as Flag
+from time import perf_counter
+
+from textual.message import Message
+
+from edgespec.chat.events import Answer, TextDelta
+from edgespec.errors import CancelledError, EdgespecError, GenerationError, OutOfMemoryError
+from edgespec.tui.engine import Engine, Load
+from edgespec.tui.messages import Loaded, LoadFailed, LoadProgress, PromptRead, RoundDone, TurnDone, TurnFailed
+from edgespec.tui.turn import Turn
+
+Post = Callable[[Message], object]
+
+
+def open_chat(load: Load, quitting: Flag, post: Post) -> None:
+    """Run `load`; once `quitting` is set its next report of progress ends it."""
+    posted = ("", 0)
+
+    def progress(stage: str, fraction: float) -> None:
+        nonlocal posted
+        if quitting.is_set():
+            raise CancelledError("Loading was stopped.")
+        # A download reports every block; the screen shows whole percents.
+        if posted != (stage, int(fraction * 100)):
+            posted = (stage, int(fraction * 100))
+            post(LoadProgress(stage, fraction))
+
+    try:
+        chat = load(progress)
+    except Exception as error:
+        post(LoadFailed(_for_user(error, "The model did not load")))
+    else:
+        post(Loaded(chat))
+
+
+def run_turn(chat: Engine, turn: Turn, post: Post) -> None:
+    """Send the turn's message and post what happens; the last message is TurnDone or TurnFailed."""
+    started = perf_counter()
+    try:
+        for event in chat.send(turn.text):
+            if isinstance(event, Answer):
+                post(TurnDone(event))
+                continue
+            if turn.stop.is_set():
+                # A stop that came before `send` had begun was heard by nobody.
+                chat.stop()
+            if isinstance(event, TextDelta):
+                post(RoundDone(event, (perf_counter() - started) * 1e3))
+            else:
+                post(PromptRead(event))
+    except Exception as error:
+        post(TurnFailed(_for_user(error, "The answer broke off")))
+
+
+def _for_user(error: Exception, what: str) -> EdgespecError:
+    if isinstance(error, EdgespecError):
+        return error
+    if isinstance(error, MemoryError):
+        return OutOfMemoryError(f"{what}: memory ran out. Choose a smaller model or a shorter context.")
+    return GenerationError(
+        f"{what} because of a fault in edgespec ({type(error).__name__}: {error}). Please report it."
+    )

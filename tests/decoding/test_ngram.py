@@ -1,0 +1,149 @@
+"""The n-gram drafter against hand-written histories and a search that is plainly right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from answers import CONTEXT, go_on, greedy_text, start
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from edgespec.decoding.drafters.ngram import MAX_MATCH, NgramDrafter
+from edgespec.decoding.sampling import Sampler, Sampling
+
+GREEDY = Sampler(Sampling())
+
+
+def proposed(history: Sequence[int], k: int = 4) -> tuple[int, ...]:
+    """What is proposed when every proposal is free."""
+    return NgramDrafter(CONTEXT, free=k).propose(history, k, GREEDY).tokens
+
+
+@pytest.mark.parametrize(
+    ("history", "draft"),
+    [
+        ([1, 2, 3, 4, 5, 6, 1, 2], (3, 4, 5, 6)),  # what followed the last time
+        ([1, 2, 3, 9, 1, 2, 4, 9, 8, 1, 2], (4, 9, 8, 1)),  # the most recent place wins
+        ([7, 1, 2, 3, 9, 8, 1, 2, 4, 9, 7, 1, 2], (3, 9, 8, 1)),  # but a longer match wins over it
+        ([1, 2, 1, 2], (1, 2, 1, 2)),  # the match runs into the end: so does the repetition
+        ([5, 5, 5], (5, 5, 5, 5)),
+        ([1, 2, 3, 1, 2, 3, 1], (2, 3, 1, 2)),
+        ([1, 2, 3, 4], ()),  # nothing stood before
+        ([4, 2, 3, 4], (2, 3, 4, 2)),
+        ([1], ()),
+        ([1, 1], (1, 1, 1, 1)),
+        ([1, 1, 1], (1, 1, 1, 1)),
+        ([*range(100), 50, 51], (52, 53, 54, 55)),
+        ([0, 0, 9, 0, 0], (9, 0, 0, 9)),  # token 0 is a token like any other
+    ],
+)
+def test_proposals_on_hand_written_histories(history: list[int], draft: tuple[int, ...]) -> None:
+    assert proposed(history) == draft
+
+
+def test_a_draft_is_as_long_as_asked_for() -> None:
+    for k in range(9):
+        assert proposed([1, 2, 3, 1, 2], k) == (3, 1, 2, 3, 1, 2, 3, 1)[:k]
+
+
+def test_proposals_are_chosen_not_sampled() -> None:
+    assert NgramDrafter(CONTEXT).propose([1, 2, 3, 1, 2, 3], 4, GREEDY).probs is None
+
+
+def test_the_surer_the_match_the_longer_the_draft() -> None:
+    lengths = [
+        len(NgramDrafter(CONTEXT).propose([*range(9, 9 + n), 0, *range(9, 9 + n)], 8, GREEDY).tokens)
+        for n in (2, 3, 4, 5)
+    ]
+    assert lengths == sorted(lengths)
+    assert lengths[-1] > lengths[0] > 0
+
+
+REPEATED = [1, 2, 3, 4, 5, 6, 7, 1, 2, 3, 4, 5, 6]
+
+
+def test_learning_stops_a_drafter_that_is_always_wrong() -> None:
+    drafter = NgramDrafter(CONTEXT)
+    count = 0
+    while tokens := drafter.propose(REPEATED, 4, GREEDY).tokens:
+        assert tokens[0] == 7
+        drafter.observe(1, 0)
+        count += 1
+        assert count < 50
+
+
+def test_free_proposals_are_made_nevertheless_and_let_it_learn_again() -> None:
+    drafter = NgramDrafter(CONTEXT, free=1)
+    for _ in range(100):
+        drafter.propose(REPEATED, 4, GREEDY)
+        drafter.observe(1, 0)
+    assert drafter.propose(REPEATED, 4, GREEDY).tokens == (7,)
+    assert drafter.propose(REPEATED, 0, GREEDY).tokens == ()
+    for _ in range(100):
+        tokens = drafter.propose(REPEATED, 4, GREEDY).tokens
+        drafter.observe(len(tokens), len(tokens))
+    assert drafter.propose(REPEATED, 4, GREEDY).tokens == (7, 1, 2, 3)
+
+
+def test_a_rewound_history_that_goes_on_otherwise_is_forgotten() -> None:
+    drafter = NgramDrafter(CONTEXT, free=2)
+    assert drafter.propose([1, 2, 3, 4, 1, 2], 2, GREEDY).tokens == (3, 4)
+    drafter.rewind(2)
+    assert drafter.propose([1, 2, 5, 6, 1, 2], 2, GREEDY).tokens == (5, 6)
+
+
+def test_repetitive_text_needs_fewer_rounds_and_is_the_same() -> None:
+    run = go_on(start(NgramDrafter(CONTEXT)), k=8, max_tokens=100)
+    assert run.text == greedy_text(100)
+    assert run.stats.rounds < 40  # a table of two tokens ends in a cycle
+
+
+def test_it_takes_a_history_as_long_as_its_capacity() -> None:
+    drafter = NgramDrafter(8, free=3)
+    assert drafter.propose([1, 2, 3, 4, 5, 6, 1, 2], 3, GREEDY).tokens == (3, 4, 5)
+
+
+def plain_search(history: Sequence[int], k: int) -> tuple[int, ...]:
+    """Try the longest suffix first, and the most recent place first."""
+    n = len(history)
+    for size in range(min(MAX_MATCH, n - 1), 0, -1):
+        for end in range(n - 1, size - 1, -1):
+            if history[end - size : end] == history[n - size :]:
+                text = list(history)
+                for i in range(k):
+                    text.append(text[end + i])
+                return tuple(text[n:])
+    return ()
+
+
+class AgainstPlainSearch(RuleBasedStateMachine):
+    """Text grows, is rewound, and grows otherwise, as in a conversation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.history = [1]
+        self.drafter = NgramDrafter(400, free=8)
+
+    @rule(tokens=st.lists(st.integers(0, 2), max_size=6))
+    def grow(self, tokens: list[int]) -> None:
+        self.history += tokens
+
+    @rule(data=st.data())
+    def rewind(self, data: st.DataObject) -> None:
+        length = data.draw(st.integers(1, len(self.history)))
+        del self.history[length:]
+        self.drafter.rewind(length)
+
+    @rule(k=st.integers(1, 8), accepted=st.integers(0, 8))
+    def propose(self, k: int, accepted: int) -> None:
+        tokens = self.drafter.propose(self.history, k, GREEDY).tokens
+        assert tokens == plain_search(self.history, k)
+        self.drafter.observe(len(tokens), min(accepted, len(tokens)))
+
+    @invariant()
+    def the_last_word_is_right(self) -> None:
+        assert self.drafter.propose(self.history, 3, GREEDY).tokens == plain_search(self.history, 3)
+
+
+TestAgainstPlainSearch = AgainstPlainSearch.TestCase

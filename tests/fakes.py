@@ -1,0 +1,153 @@
+"""Stand-ins that need no weights: a language model read from a table, and drafters of every temper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgespec.decoding.protocols import Draft, Logits
+from edgespec.decoding.sampling import Sampler
+from edgespec.errors import ContextFullError, GenerationError
+
+Table = NDArray[np.float32]
+"""Logits behind two tokens: float32 [vocab, vocab, vocab], by the last but one, the last, the next. Token 0 stands
+before the first."""
+
+
+def random_table(vocab: int, seed: int, scale: float = 1.5) -> Table:
+    return np.random.default_rng(seed).normal(0.0, scale, (vocab, vocab, vocab)).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One call of forward: `ids` behind `past` cached positions, of which `rows` rows of logits were wanted."""
+
+    past: int
+    ids: tuple[int, ...]
+    rows: int
+
+
+class TableModel:
+    """A CausalLM whose next-token logits are those of `table`, and which is as unforgiving as a real one: logits turn
+    to NaN with the next call, positions that are not rewound stay, a failing pass leaves garbage behind the length.
+
+    fails_at: the calls, counted from 0, that raise GenerationError.
+    lone_row_noise: added to every other token's logit when a pass has a single row, as another kernel would.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        *,
+        context_length: int = 64,
+        fails_at: Collection[int] = (),
+        lone_row_noise: float = 0.0,
+    ) -> None:
+        self.table = table
+        self.vocab_size = len(table)
+        self.context_length = context_length
+        self.length = 0
+        self.passes: list[Pass] = []
+        self._positions = np.zeros(context_length, np.int64)
+        self._fails_at = fails_at
+        self._noise = lone_row_noise * (np.arange(self.vocab_size) % 2).astype(np.float32)
+        self._given: Logits | None = None
+
+    @property
+    def cached(self) -> list[int]:
+        """The tokens whose positions the cache holds."""
+        return self._positions[: self.length].tolist()
+
+    def forward(self, ids: Sequence[int], rows: int | None = None) -> Logits:
+        n, past = len(ids), self.length
+        kept = n if rows is None else rows
+        if not 1 <= kept <= n:
+            raise ValueError(f"{kept} rows of a pass over {n} tokens")
+        if past + n > self.context_length:
+            raise ContextFullError(f"{past + n} tokens do not fit {self.context_length}")
+        if self._given is not None:
+            self._given[:] = np.nan
+        self.passes.append(Pass(past, tuple(ids), kept))
+        if len(self.passes) - 1 in self._fails_at or not all(0 <= t < self.vocab_size for t in ids):
+            self._positions[past : past + n] = 0
+            raise GenerationError("the pass failed")
+        self._positions[past : past + n] = ids
+        self.length = past + n
+        given = self._logits(past + n - kept, past + n)
+        if n == 1:
+            given += self._noise
+        self._given = given
+        return given
+
+    def rewind(self, length: int) -> None:
+        if not 0 <= length <= self.length:
+            raise ValueError(f"cannot rewind {self.length} to {length}")
+        self.length = length
+
+    def _logits(self, start: int, stop: int) -> Logits:
+        before = [int(self._positions[i - 1]) if i else 0 for i in range(start, stop)]
+        return self.table[before, self._positions[start:stop]]
+
+
+def likeliest(table: Table, text: Sequence[int]) -> int:
+    """What a greedy TableModel says behind `text`."""
+    return int(table[text[-2] if len(text) > 1 else 0, text[-1]].argmax())
+
+
+class ChosenDrafter:
+    """Proposes `say(text)` token by token, of any quality, as chosen ones (q is one-hot); `count(history, k)` of
+    them, all k by default. Keeps what it was told."""
+
+    def __init__(
+        self,
+        say: Callable[[Sequence[int]], int],
+        count: Callable[[Sequence[int], int], int] = lambda history, k: k,
+        name: str = "chosen",
+    ) -> None:
+        self.name = name
+        self.proposals: list[tuple[tuple[int, ...], int]] = []
+        self.observed: list[tuple[int, int]] = []
+        self._say = say
+        self._count = count
+
+    def propose(self, history: Sequence[int], k: int, sampler: Sampler) -> Draft:
+        text = list(history)
+        for _ in range(self._count(history, k)):
+            text.append(self._say(text))
+        tokens = tuple(text[len(history) :])
+        self.proposals.append((tokens, k))
+        return Draft(tokens)
+
+    def observe(self, tested: int, accepted: int) -> None:
+        self.observed.append((tested, accepted))
+
+    def rewind(self, length: int) -> None:
+        """Keeps nothing of the history."""
+
+
+def oracle(table: Table) -> ChosenDrafter:
+    """Always right about a greedy target."""
+    return ChosenDrafter(lambda text: likeliest(table, text), name="oracle")
+
+
+def contrarian(table: Table) -> ChosenDrafter:
+    """Always wrong about a greedy target."""
+    return ChosenDrafter(lambda text: (likeliest(table, text) + 1) % len(table), name="contrarian")
+
+
+def silent() -> ChosenDrafter:
+    """Never proposes."""
+    return ChosenDrafter(lambda text: 0, lambda history, k: 0, name="silent")
+
+
+def erratic(table: Table, seed: int) -> ChosenDrafter:
+    """Right and wrong by turns, with drafts of every length from 0 to k."""
+    rng = np.random.default_rng(seed)
+
+    def say(text: Sequence[int]) -> int:
+        return (likeliest(table, text) + int(rng.random() < 0.3)) % len(table)
+
+    return ChosenDrafter(say, lambda history, k: int(rng.integers(0, k + 1)), name="erratic")

@@ -1,0 +1,193 @@
+"""Loading, threads and devices: what works, and what is said where it does not."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tiny_lm import CONTEXT, VOCAB, Shape
+
+from edgespec.errors import ModelError, UsageError
+from edgespec.runtime import device, session
+from edgespec.runtime.device import Device, choose_device
+from edgespec.runtime.model import OnnxCausalLM
+from edgespec.runtime.session import default_threads, open_session, use_threads
+
+CPU = Device("cpu", "asked for")
+
+
+def in_a_new_process(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+# -- loading ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content", [b"", b"not a graph", b"\x00" * 1000], ids=["empty", "text", "zeros"])
+def test_a_file_that_is_no_graph_is_a_model_error(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"^ONNX Runtime cannot load .*model\.onnx: [^\n]+$"):
+        OnnxCausalLM.open(path, context_length=CONTEXT, vocab_size=VOCAB)
+
+
+def test_a_graph_cut_in_the_middle_is_a_model_error(graphs: Callable[[Shape], Path], tmp_path: Path) -> None:
+    whole = graphs(Shape("shared")).read_bytes()
+    path = tmp_path / "model.onnx"
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelError, match="ONNX Runtime cannot load"):
+        open_session(path, CPU)
+
+
+def test_a_missing_file_is_a_model_error(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="ONNX Runtime cannot load"):
+        open_session(tmp_path / "model.onnx", CPU)
+
+
+# -- threads ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_thread_pool_is_sized_once_per_process() -> None:
+    done = in_a_new_process("""
+        from edgespec.errors import UsageError
+        from edgespec.runtime.session import use_threads
+
+        assert use_threads(1) == 1
+        assert use_threads(None) == 1
+        assert use_threads(1) == 1
+        try:
+            use_threads(2)
+        except UsageError as error:
+            print(error)
+    """)
+    assert done.stderr == ""
+    assert done.stdout == "this process already runs with 1 threads; start another one for 2.\n"
+
+
+@pytest.mark.parametrize("threads", [0, -1, 257])
+def test_a_number_of_threads_out_of_range_is_a_usage_error(threads: int) -> None:
+    with pytest.raises(UsageError, match=f"threads cannot be {threads}; it must be between 1 and 256."):
+        use_threads(threads)
+
+
+def test_the_default_is_what_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert default_threads() >= 1
+    assert use_threads(None) >= 1
+
+    def cores(logical: bool = True) -> int | None:
+        return 64
+
+    monkeypatch.setattr(session.psutil, "cpu_count", cores)
+    monkeypatch.setattr(session.os, "sched_getaffinity", lambda pid: {0, 5, 7}, raising=False)
+    assert default_threads() == 3
+    monkeypatch.setattr(session.psutil, "cpu_count", lambda logical=True: None)
+    assert default_threads() == 3
+
+
+# -- devices ---------------------------------------------------------------------------------------------------------
+
+
+def driver(status: int = 0, devices: int = 1) -> Callable[[str], Any]:
+    """A CUDA driver library that answers with `status`, and that it finds `devices`."""
+
+    def count(found: Any) -> int:
+        found._obj.value = devices
+        return 0
+
+    return lambda name: SimpleNamespace(cuInit=lambda flags: status, cuDeviceGetCount=count)
+
+
+def missing(name: str) -> Any:
+    raise OSError(f"{name}: cannot open shared object file")
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS has no CUDA")
+@pytest.mark.parametrize(
+    ("library", "reason"),
+    [
+        (missing, "no NVIDIA driver is installed"),
+        (driver(status=100), "the NVIDIA driver finds no GPU"),
+        (driver(devices=0), "the NVIDIA driver finds no GPU"),
+    ],
+)
+def test_without_a_gpu_cuda_is_refused_and_auto_says_why_it_is_the_cpu(
+    library: Callable[[str], Any], reason: str, monkeypatch: pytest.MonkeyPatch, graphs: Callable[[Shape], Path]
+) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", library)
+    with pytest.raises(ModelError, match=f"CUDA cannot be used: {reason}. Use --device cpu, or run `edgespec doctor`"):
+        OnnxCausalLM.open(graphs(Shape("shared")), context_length=CONTEXT, vocab_size=VOCAB, device="cuda")
+    model = OnnxCausalLM.open(graphs(Shape("shared")), context_length=CONTEXT, vocab_size=VOCAB, device="auto")
+    assert model.device == Device("cpu", reason)
+    assert choose_device("cpu", half_precision=True) == CPU
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS has no CUDA")
+def test_with_a_gpu_the_graphs_precision_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", driver())
+    assert choose_device("auto", half_precision=True) == Device("cuda", "an NVIDIA GPU is present")
+    assert choose_device("cuda", half_precision=True) == Device("cuda", "asked for")
+    assert choose_device("auto", half_precision=False) == Device(
+        "cpu", "this bundle's graph is float32, made for the CPU"
+    )
+    with pytest.raises(ModelError, match="CUDA cannot be used: this bundle's graph is float32"):
+        choose_device("cuda", half_precision=False)
+
+
+def test_macos_has_no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device.sys, "platform", "darwin")
+    assert choose_device("auto", half_precision=True) == Device("cpu", "macOS has no CUDA")
+
+
+def test_a_session_that_fell_back_in_silence_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, graphs: Callable[[Shape], Path]
+) -> None:
+    class FellBack:
+        def __init__(self, *args: object, **more: object) -> None:
+            assert "CUDAExecutionProvider" in str(more["providers"])
+
+        def get_providers(self) -> list[str]:
+            return ["CPUExecutionProvider"]
+
+    monkeypatch.setattr(session.ort, "InferenceSession", FellBack)
+    monkeypatch.setattr(session.ort, "preload_dlls", lambda: None)
+    with pytest.raises(ModelError, match="CUDA cannot be used: ONNX Runtime fell back to CPUExecutionProvider"):
+        open_session(graphs(Shape("shared")), Device("cuda", "asked for"))
+
+
+# -- what is imported ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", ["edgespec", "edgespec.decoding.rounds", "edgespec.decoding.drafters.draft_model"])
+def test_onnxruntime_is_imported_only_by_the_runtime(module: str) -> None:
+    done = in_a_new_process(f"""
+        import sys
+        import {module}
+        print([m for m in ("onnx", "onnxruntime", "torch") if m in sys.modules])
+    """)
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_opening_a_graph_imports_no_onnx(graphs: Callable[[Shape], Path]) -> None:
+    """It costs 0.3 s and a copy of the graph."""
+    done = in_a_new_process(f"""
+        import sys
+        from pathlib import Path
+        from edgespec.runtime.model import OnnxCausalLM
+        OnnxCausalLM.open(Path({str(graphs(Shape("shared")))!r}), context_length=8, vocab_size={VOCAB})
+        print("onnx" in sys.modules)
+    """)
+    assert done.stdout == "False\n", done.stderr
