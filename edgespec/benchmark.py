@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from edgespec.chat.events import Answer
 from edgespec.chat.session import Chat, Settings
@@ -57,7 +58,7 @@ class Summary:
 def read_prompts(path: Path = BUILT_IN, limit: int | None = None) -> list[Prompt]:
     """Read JSON lines with question_id, category and turns; at most `limit` of a category. Raises: UsageError."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # a JSON string may hold what else splitlines splits at
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read ({error}); --prompts takes a file of JSON lines.") from error
     found: list[Prompt] = []
@@ -66,8 +67,7 @@ def read_prompts(path: Path = BUILT_IN, limit: int | None = None) -> list[Prompt
         if not line.strip():
             continue
         try:
-            entry = json.loads(line)
-            prompt = Prompt(str(entry["question_id"]), str(entry["category"]), tuple(map(str, entry["turns"])))
+            prompt = _prompt(json.loads(line))
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(
                 f"line {number} of {path} is no prompt; it needs question_id, category and a list of turns."
@@ -80,6 +80,13 @@ def read_prompts(path: Path = BUILT_IN, limit: int | None = None) -> list[Prompt
     return found
 
 
+def _prompt(entry: dict[str, Any]) -> Prompt:
+    turns: Any = entry["turns"]
+    if not isinstance(turns, list) or not turns:
+        raise TypeError("turns must be a list")
+    return Prompt(str(entry["question_id"]), str(entry["category"]), tuple(map(str, turns)))
+
+
 def measure(
     chat: Chat, prompts: Sequence[Prompt], *, repeat: int = 1, progress: Callable[[float], None]
 ) -> Iterator[Row]:
@@ -87,7 +94,7 @@ def measure(
 
     Which of the two goes first alternates. In exact mode the texts are compared with a third, untimed run, plain in
     exact mode: its passes of two rows add in another order than those of one, so plain at its fastest may differ.
-    Turns from the first that does not fit the context on are left out.
+    Turns from the first that does not fit the context on are left out, and so is a prompt of which none fits.
     """
     drafter, settings = chat.drafter, chat.settings
     fastest = dataclasses.replace(settings, exact=False)
@@ -97,8 +104,10 @@ def measure(
         for j in range(repeat):
             for run in (plain, spec) if (i + j) % 2 == 0 else (spec, plain):
                 run.answer(chat, prompt)
-        reference = _converse(chat, None, settings, prompt) if settings.exact_mode else plain.answers
         progress((i + 1) / len(prompts))
+        if not spec.answers:
+            continue
+        reference = _converse(chat, None, settings, prompt) if settings.exact_mode else plain.answers
         yield Row(
             question_id=prompt.question_id,
             category=prompt.category,

@@ -56,9 +56,8 @@ def open_chat(
     bundle = _find(model, store, offline, progress)
     use_threads(resources.threads)
     target = open_model(bundle, resources)
-    drafter = _make_drafter(
-        draft or _paired(bundle), bundle, store, target.context_length, resources, settings, progress
-    )
+    draft = _paired(bundle) if draft is None else draft
+    drafter = _make_drafter(draft, bundle, store, target.context_length, resources, settings, progress)
     tokenizer = Tokenizer.load(bundle.tokenizer)
     source = bundle.chat_template.read_text(encoding="utf-8") if bundle.chat_template else None
     return Chat(
@@ -76,7 +75,7 @@ def open_chat(
 def open_model(bundle: Bundle, resources: Resources) -> OnnxCausalLM:
     """Load a bundle's graph. Raises: UsageError if the model's context is shorter, ModelError, OutOfMemoryError."""
     known = bundle.manifest.context_length
-    wanted = resources.context_length or min(known, MAX_DEFAULT_CONTEXT)
+    wanted = min(known, MAX_DEFAULT_CONTEXT) if resources.context_length is None else resources.context_length
     if not 16 <= wanted <= known:
         raise UsageError(f"a context of {wanted} tokens cannot be had: {bundle.name} takes between 16 and {known}.")
     return OnnxCausalLM.open(
@@ -113,8 +112,7 @@ def _make_drafter(
     if draft == "ngram":
         return NgramDrafter(capacity, free=1 if settings.exact_mode else 0)
     bundle = store.get(draft, progress)
-    theirs, ours = (b.manifest.files["tokenizer.json"].sha256 for b in (bundle, target))
-    if theirs != ours:
+    if bundle.manifest.tokenizer_sha256 != target.manifest.tokenizer_sha256:
         raise ModelError(
             f"{bundle.name} cannot draft for {target.name}: their tokenizers differ; use --draft ngram or --draft none."
         )

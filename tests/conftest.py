@@ -1,9 +1,29 @@
-"""Makes tests/fakes.py importable from every test folder, and settles how Hypothesis runs."""
+"""What every test folder shares: the default model, the fakes on the path, and how Hypothesis runs."""
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
+
+from edgespec.bundle import Bundle, default_store
+from edgespec.pull import parse_layers, pull
 
 # No deadline: these machines are shared. Derandomized: what passes today passes tomorrow.
 settings.register_profile("edgespec", deadline=None, derandomize=True)
 settings.load_profile("edgespec")
+
+SKIPPING = "0-5,14-16,24-29"
+"""The layers of the layer-skip draft: cheap enough to be quick, wrong often enough to be tested."""
+
+
+@pytest.fixture(scope="session")
+def default_bundle() -> Bundle:
+    """The default model, where the program itself keeps it: the first run of the tests fetches it."""
+    store = default_store()
+    return store.get("smollm2-135m") if "smollm2-135m" in store.names() else pull("smollm2-135m", store)
+
+
+@pytest.fixture(scope="session")
+def skip_bundle(default_bundle: Bundle) -> Bundle:
+    """Some of the default model's own layers, as a draft for it."""
+    return pull(default_bundle.name, default_store(), keep_layers=parse_layers(SKIPPING))

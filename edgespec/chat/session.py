@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from threading import Event as Flag
 from time import perf_counter
+from weakref import ref
 
 from edgespec.chat.conversation import Message
 from edgespec.chat.events import Answer, Event, PromptProgress, TextDelta
@@ -20,26 +21,28 @@ from edgespec.decoding.sampling import Sampler, Sampling
 from edgespec.decoding.stats import FinishReason, Stats
 from edgespec.errors import ContextFullError, UsageError
 
+MAX_TOKENS = 1024
+"""Where an answer ends unless told otherwise: small models can repeat themselves for ever."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How answers are made. `exact` None: on at temperature 0, where it makes the text independent of the draft.
 
-    `draft_max` is the largest draft length k; `max_tokens` None: as many as the context holds. UsageError for a value
-    out of range.
+    `draft_max` is the largest draft length k. UsageError for a value out of range.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
     exact: bool | None = None
     draft_max: int = 8
-    max_tokens: int | None = None
+    max_tokens: int = MAX_TOKENS
     stop: tuple[str, ...] = ()
     system: str | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.draft_max <= 64:
             raise UsageError(f"the draft length cannot be {self.draft_max}; it must be between 1 and 64.")
-        if self.max_tokens is not None and self.max_tokens < 1:
+        if self.max_tokens < 1:
             raise UsageError(f"the number of tokens cannot be {self.max_tokens}; it must be 1 or more.")
 
     @property
@@ -74,6 +77,7 @@ class Chat:
         self.use(drafter, settings)
         self._history: list[int] = []
         self._stopping = Flag()
+        self._running: ref[Generator[Event]] | None = None  # weak: an iterator that nobody holds closes itself
         self.clear()
 
     @property
@@ -91,12 +95,16 @@ class Chat:
 
     def clear(self) -> None:
         """Begin a new conversation, under the same system message."""
+        self._end_running()
         system = self.settings.system
         self.messages = [] if system is None else [Message("system", system)]
         self._keep([])
 
     def use(self, drafter: Drafter | None, settings: Settings) -> None:
-        """From the next answer on, draft with `drafter` and go by `settings`. What the cache holds stays good."""
+        """From the next answer on, draft with `drafter` and go by `settings`; a system message, from `clear` on.
+
+        What the cache holds is kept, so exact mode, once switched on, is exact after what was read without it.
+        """
         self.settings = settings
         self.draft = None if drafter is None else drafter.name
         self.drafter = drafter
@@ -108,12 +116,27 @@ class Chat:
         self._stopping.set()
 
     def send(self, text: str) -> Iterator[Event]:
-        """Answer `text`: events as they happen, an Answer last. The conversation then has both messages, the answer
-        also if it was stopped, or if whoever listens closes this iterator.
+        """Answer `text`: events as they happen, an Answer last. The conversation then has both messages, also if the
+        answer was stopped, even before its first token.
 
-        Raises: ContextFullError, before anything is computed, if the conversation does not fit; GenerationError. After
-        an error the conversation is what it was before, unless a part of the answer was already said.
+        Raises, while it is read: ContextFullError, before anything is computed, if the conversation does not fit;
+        GenerationError. After an error, or when the iterator is closed early, the conversation has what was said so
+        far; if that is nothing it is what it was before. The next `send`, and `clear`, close an iterator left open.
         """
+        self._end_running()
+        events = self._events(text)
+        self._running = ref(events)
+        return events
+
+    def close(self) -> None:
+        """End the running `send`, if any; the model goes with the last reference to it."""
+        self.stop()
+
+    def _end_running(self) -> None:
+        if self._running is not None and (events := self._running()) is not None:
+            events.close()
+
+    def _events(self, text: str) -> Generator[Event]:
         began_at = perf_counter()
         self._stopping.clear()
         question = Message("user", text)
@@ -138,20 +161,18 @@ class Chat:
             else:
                 self.messages.pop()
 
-    def close(self) -> None:
-        """End the running `send`, if any; the model goes with the last reference to it."""
-        self.stop()
-
     def _read(self, ids: list[int], turn: _Turn) -> Iterator[Event]:
         """Prefill what of the prompt is not in the cache yet."""
         self._keep(ids)
         cached = self._target.length
+        start = perf_counter()
         turn.prompt_n = max(len(ids) - 1 - cached, 0)
         for length in prefill(self._target, self._history, exact=self.exact):
             yield PromptProgress(length - cached, turn.prompt_n)
             if self._stopping.is_set():
                 break
-        turn.read_at = perf_counter()
+        turn.read_at = turn.last_at = perf_counter()
+        turn.prompt_ms = (turn.read_at - start) * 1e3
 
     def _write(self, turn: _Turn) -> Iterator[Event]:
         """Decode until the text ends, the context is full, or somebody stops it."""
@@ -161,14 +182,15 @@ class Chat:
             self.drafter,
             k=self.settings.draft_max,
             sampler=Sampler(self.settings.sampling),
-            max_tokens=self.settings.max_tokens or self.context_length,
+            max_tokens=self.settings.max_tokens,
             ends=turn.stream.push,
             exact=self.exact,
         )
         with closing(rounds):
             while turn.finish is None and not self._stopping.is_set():
                 done = next(rounds)
-                turn.first_at = turn.first_at or perf_counter()
+                turn.last_at = perf_counter()
+                turn.first_at = turn.first_at or turn.last_at
                 turn.stats.add(done)
                 turn.finish = done.finish
                 yield TextDelta(turn.show(), done)
@@ -176,16 +198,15 @@ class Chat:
 
     def _answer(self, turn: _Turn) -> Answer:
         assert turn.finish is not None  # _write has ended
-        now = perf_counter()
         return Answer(
             text=turn.text,
             tokens=self._tokens(turn),
             finish_reason=turn.finish,
             prompt_tokens=turn.prompt_tokens,
             prompt_n=turn.prompt_n,
-            prompt_ms=(turn.read_at - turn.began_at) * 1e3,
-            ttft_ms=((turn.first_at or now) - turn.began_at) * 1e3,
-            predicted_ms=(now - turn.read_at) * 1e3,
+            prompt_ms=turn.prompt_ms,
+            ttft_ms=((turn.first_at or turn.last_at) - turn.began_at) * 1e3,
+            predicted_ms=(turn.last_at - turn.read_at) * 1e3,
             exact=self.exact,
             stats=turn.stats,
         )
@@ -197,9 +218,10 @@ class Chat:
         """Make `ids` the history. The caches keep the positions that it shares with the history before."""
         same = next((i for i, (a, b) in enumerate(zip(self._history, ids, strict=False)) if a != b), None)
         shared = min(len(self._history), len(ids)) if same is None else same
-        self._target.rewind(min(self._target.length, shared, max(len(ids) - 1, 0)))
+        kept = min(shared, max(len(ids) - 1, 0))  # the last token is always fed anew: its logits are needed
+        self._target.rewind(min(self._target.length, kept))
         if self.drafter is not None:
-            self.drafter.rewind(shared)
+            self.drafter.rewind(kept)
         self._history = ids
 
 
@@ -212,10 +234,12 @@ class _Turn:
     began_at: float
     stats: Stats = field(default_factory=Stats)
     prompt_n: int = 0
+    prompt_ms: float = 0.0
     text: str = ""
     finish: FinishReason | None = None
     read_at: float = 0.0
     first_at: float = 0.0
+    last_at: float = 0.0
 
     def show(self) -> str:
         """The text that the last round made ready; what is held back too if it was the last of all."""

@@ -13,7 +13,7 @@ import click
 
 from edgespec.benchmark import Row, Summary, measure, read_prompts, summarize
 from edgespec.cli.options import generation_flags, read_resources, read_settings
-from edgespec.cli.output import progress
+from edgespec.cli.output import clean, note, progress
 from edgespec.engine import open_chat
 from edgespec.runtime.session import runtime_version, use_threads
 
@@ -28,12 +28,12 @@ DEFAULT_TOKENS = 128
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="At most N prompts of each category.")
 @click.option("--repeat", type=click.IntRange(1), default=1, show_default=True, help="Runs of each prompt.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@generation_flags
+@generation_flags(max_tokens=DEFAULT_TOKENS)
 def bench_command(
     model: str | None, prompts: Path | None, limit: int | None, repeat: int, as_json: bool, **flags: Any
 ) -> None:
     """Compare speculative with plain decoding, prompt by prompt, in turn."""
-    settings = read_settings({**flags, "max_tokens": flags["max_tokens"] or DEFAULT_TOKENS})
+    settings = read_settings(flags)
     resources = read_resources(flags)
     chosen = read_prompts(prompts, limit) if prompts else read_prompts(limit=limit)
     with progress() as show:
@@ -41,9 +41,9 @@ def bench_command(
             model, draft=flags["draft"], settings=settings, resources=resources, offline=flags["offline"], progress=show
         )
         environment = _environment(chat.model, chat.draft, chat.device, chat.exact, settings.draft_max)
-        rows = list(
-            measure(chat, chosen, repeat=repeat, progress=lambda done: show("Comparing", done)),
-        )
+        rows = list(measure(chat, chosen, repeat=repeat, progress=lambda done: show("Comparing", done)))
+    if left_out := len(chosen) - len(rows):
+        note(f"{left_out} of {len(chosen)} prompts do not fit the context and were left out; see --ctx-size")
     if as_json:
         click.echo(json.dumps(_report(environment, rows)))
     else:
@@ -104,6 +104,6 @@ def _print_table(environment: dict[str, Any], rows: list[Row]) -> None:
         accepted = "–" if s.acceptance is None else f"{s.acceptance:.0%}"
         per_round = "–" if s.tokens_per_round is None else f"{s.tokens_per_round:.2f}"
         click.echo(
-            f"{name:20}{s.plain_tps:9.1f}{s.spec_tps:9.1f}{s.speedup:9.2f}x{accepted:>10}{per_round:>11}{s.same_text:>11.0%}"
+            f"{clean(name):20}{s.plain_tps:9.1f}{s.spec_tps:9.1f}{s.speedup:9.2f}x{accepted:>10}{per_round:>11}{s.same_text:>11.0%}"
         )
     click.echo("plain, spec: tokens per second of decoding; same text: share of prompts")

@@ -15,6 +15,7 @@ from edgespec.bundle.catalog import load_catalog
 from edgespec.cli.output import note, progress
 from edgespec.decoding.exactness import splits_agree
 from edgespec.engine import Resources, open_model
+from edgespec.runtime.device import DeviceChoice
 from edgespec.runtime.session import default_threads, use_threads
 
 _PACKAGES = ("edgespec", "onnxruntime-gpu", "onnxruntime", "onnx", "numpy", "tokenizers", "textual", "gguf")
@@ -26,7 +27,7 @@ _PROBE_CONTEXT = 128
 @click.option("--threads", type=int, help="Threads to probe with (default: one per core).")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def doctor_command(model: str | None, threads: int | None, device: Any, as_json: bool) -> None:
+def doctor_command(model: str | None, threads: int | None, device: DeviceChoice, as_json: bool) -> None:
     """Show versions, the device really used, threads and memory, and probe that exact mode holds here."""
     facts: dict[str, Any] = {
         "python": platform.python_version(),
@@ -35,7 +36,7 @@ def doctor_command(model: str | None, threads: int | None, device: Any, as_json:
         "cores": default_threads(),
         "memory_available_mb": round(psutil.virtual_memory().available / 1e6),
         "models": str(default_store().root),
-        **_probe(model, Resources(_PROBE_CONTEXT, threads, device)),
+        **_probe(model, threads, device),
     }
     if as_json:
         click.echo(json.dumps(facts))
@@ -54,7 +55,7 @@ def _packages() -> dict[str, str]:
     return found
 
 
-def _probe(model: str | None, resources: Resources) -> dict[str, Any]:
+def _probe(model: str | None, threads: int | None, device: DeviceChoice) -> dict[str, Any]:
     """Load a model and see what it does; without any on this machine, say so."""
     store = default_store()
     name = model or load_catalog().default
@@ -69,8 +70,9 @@ def _probe(model: str | None, resources: Resources) -> dict[str, Any]:
         }
     with progress() as show:
         bundle = store.get(name, show)
-    used = use_threads(resources.threads)
-    target = open_model(bundle, resources)
+    used = use_threads(threads)
+    context = min(_PROBE_CONTEXT, bundle.manifest.context_length)
+    target = open_model(bundle, Resources(context, threads, device))
     return {
         "model": bundle.name,
         "device": target.device.kind,

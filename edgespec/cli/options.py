@@ -7,43 +7,48 @@ from typing import Any, TypeVar
 
 import click
 
-from edgespec.chat.session import Settings
+from edgespec.chat.session import MAX_TOKENS, Settings
 from edgespec.decoding.sampling import Sampling
 from edgespec.engine import Resources
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-_FLAGS = (
-    click.option(
-        "-d", "--draft", metavar="NAME|ngram|none", help="What proposes tokens (default: as the catalog says)."
-    ),
-    click.option("--draft-max", type=int, default=8, metavar="K", show_default=True, help="Longest draft."),
-    click.option(
-        "--exact/--no-exact",
-        default=None,
-        help="The same text with any draft, or none. Default: on at temperature 0.",
-    ),
-    click.option("-t", "--temp", type=float, default=0.0, show_default=True, help="Temperature; 0 is greedy."),
-    click.option("--top-k", type=int, default=0, help="Keep the K likeliest tokens; 0 keeps all."),
-    click.option("--top-p", type=float, default=1.0, help="Keep the likeliest tokens that hold this probability."),
-    click.option("--min-p", type=float, default=0.0, help="Keep tokens this likely against the likeliest."),
-    click.option("--repeat-penalty", type=float, default=1.0, help="Above 1 makes recent tokens unlikelier."),
-    click.option("--seed", type=int, help="Sample the same way every time."),
-    click.option("-n", "--max-tokens", type=int, help="End an answer after so many tokens."),
-    click.option("-c", "--ctx-size", type=int, help="Context length in tokens."),
-    click.option("-s", "--system", help="The system message."),
-    click.option("--stop", multiple=True, metavar="TEXT", help="End an answer before this text; may be repeated."),
-    click.option("--threads", type=int, help="Threads to compute with (default: one per core)."),
-    click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
-    click.option("--offline", is_flag=True, help="Fetch nothing."),
-)
 
+def generation_flags(*, max_tokens: int = MAX_TOKENS) -> Callable[[_F], _F]:
+    """Give a command the flags that say how answers are made; its answers have `max_tokens` unless told otherwise."""
+    flags = (
+        click.option(
+            "-d", "--draft", metavar="NAME|ngram|none", help="What proposes tokens (default: as the catalog says)."
+        ),
+        click.option("--draft-max", type=int, default=8, metavar="K", show_default=True, help="Longest draft."),
+        click.option(
+            "--exact/--no-exact",
+            default=None,
+            help="The same text with any draft, or none. Default: on at temperature 0.",
+        ),
+        click.option("-t", "--temp", type=float, default=0.0, show_default=True, help="Temperature; 0 is greedy."),
+        click.option("--top-k", type=int, default=0, help="Keep the K likeliest tokens; 0 keeps all."),
+        click.option("--top-p", type=float, default=1.0, help="Keep the likeliest tokens that hold this probability."),
+        click.option("--min-p", type=float, default=0.0, help="Keep tokens this likely against the likeliest."),
+        click.option("--repeat-penalty", type=float, default=1.0, help="Above 1 makes recent tokens unlikelier."),
+        click.option("--seed", type=int, help="Sample the same way every time."),
+        click.option(
+            "-n", "--max-tokens", type=int, default=max_tokens, show_default=True, help="End an answer there."
+        ),
+        click.option("-c", "--ctx-size", type=int, help="Context length in tokens."),
+        click.option("-s", "--system", help="The system message."),
+        click.option("--stop", multiple=True, metavar="TEXT", help="End an answer before this text; may be repeated."),
+        click.option("--threads", type=int, help="Threads to compute with (default: one per core)."),
+        click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
+        click.option("--offline", is_flag=True, help="Fetch nothing."),
+    )
 
-def generation_flags(command: _F) -> _F:
-    """Give a command the flags of design's `run`."""
-    for flag in reversed(_FLAGS):
-        command = flag(command)
-    return command
+    def decorate(command: _F) -> _F:
+        for flag in reversed(flags):
+            command = flag(command)
+        return command
+
+    return decorate
 
 
 def read_settings(flags: dict[str, Any]) -> Settings:

@@ -27,7 +27,7 @@ from edgespec.errors import CancelledError, EdgespecError, UsageError
 @click.argument("model")
 @click.argument("prompt", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with the answer and its figures.")
-@generation_flags
+@generation_flags()
 def run_command(model: str, prompt: str | None, as_json: bool, **flags: Any) -> None:
     """Answer PROMPT once; what comes on stdin precedes it. Without either, chat line by line."""
     settings, resources = read_settings(flags), read_resources(flags)
@@ -45,7 +45,7 @@ def run_command(model: str, prompt: str | None, as_json: bool, **flags: Any) -> 
         return
     answer = _answer(chat, question, quiet=as_json)
     if as_json:
-        click.echo(json.dumps(describe(chat, answer, load_ms), ensure_ascii=False))
+        click.echo(json.dumps(describe(chat, answer, load_ms)))
     else:
         note(summarize(answer))
     if answer.finish_reason == "cancelled":

@@ -110,7 +110,7 @@ class Sampler:
         penalty = self.settings.repeat_penalty
         if penalty == 1.0:
             return logits
-        seen = np.unique(np.asarray(recent[-PENALTY_WINDOW:], dtype=np.int64))
+        seen = np.asarray(recent[-PENALTY_WINDOW:], dtype=np.int64)
         scores = logits.copy()
         scores[seen] = np.where(scores[seen] > 0, scores[seen] / penalty, scores[seen] * penalty)
         return scores

@@ -3,6 +3,8 @@
 gguf_reader.py   what a GGUF file holds, checked
 config.py        its metadata as the sizes of a llama model
 quantize.py      its weights as float32 or int8
+rotary.py        how fast the pairs of a head turn
+equalize.py      evening out the channels that int8 products read
 formats.py       embedding and linear layers in either
 builder.py       an ONNX graph whose weights are streamed to disk
 llama.py         the llama family's graph

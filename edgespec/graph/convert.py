@@ -59,7 +59,8 @@ def convert_gguf(
 
     `weights`: "int8", blocks of 32, to run; "float32", the dequantized weights, to measure the quality of int8 against.
     `keep_layers` keeps only these layers, in rising order: a layer-skip draft. `progress` hears (stage, fraction 0..1).
-    The same source gives the same bytes. Nothing is flushed to the disk: that is for the caller.
+    The same source gives the same bytes on one machine; int8 may differ by a rounding where NumPy's matrix products run
+    on another number of threads. Nothing is flushed to the disk: that is for the caller.
 
     Graph, float32 but for the ids: input_ids int64 [1,S], attention_mask int64 [1,past+S], num_logits_to_keep int64 []
     (optional: 0, all rows), past_key_values.N.key/value [1,Hkv,P,D] -> logits [1,R,V], present.N.key/value.

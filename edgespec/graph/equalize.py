@@ -5,8 +5,10 @@ neighbours few steps. Dividing the gain of the RMS norm before it by a factor pe
 of the matrices that read it by the same, changes nothing but the loudness that is rounded (SmoothQuant, Xiao et al.
 2023, arXiv:2211.10438). How loud the channels are is found by running the model in NumPy over a passage.
 
-Only norms are treated: for the inputs of attn_output and ffn_down it made the default model worse, and the columns
-behind the last norm are the embedding's.
+Only norms are treated. For the inputs of attn_output and ffn_down, bounded factors gained the default model little and
+free ones made it worse; the columns behind the last norm are the embedding's. Weights stored as Q8_0 are treated too,
+although int8 could hold them exactly otherwise: with the default model's weights, a little noise added, in that type,
+mean KL was 0.0018 instead of 0.0030.
 """
 
 from __future__ import annotations
@@ -46,12 +48,15 @@ Leaves look green to us because chlorophyll absorbs mostly red and blue light.
 
 Le matin, le boulanger ouvre sa porte avant six heures, et toute la rue sent le pain chaud. Merci !
 """
-"""What the activations are measured on: several kinds of text, as a chat has them. About 260 tokens."""
+"""What the activations are measured on: several kinds of text, as a chat has them. About 250 tokens."""
 
 _MAX_TOKENS: Final = 384
-ALPHA: Final = 0.65
-"""How much of the channels' unevenness moves into the weights, 0 to 1; the default model's mean KL is least near it."""
+ALPHA: Final = 0.5
+"""How much of the channels' unevenness moves into the weights, 0 to 1. From 0.5 to 0.65 the default model's mean KL
+hardly changes (0.0020), and beyond it rises.
+"""
 _LARGEST: Final = 64.0
+"""Of a factor and of its inverse; the default model's go to 20 and 1/50."""
 
 
 def channel_factors(
@@ -63,8 +68,10 @@ def channel_factors(
     `layers`; w its column in all matrices that read it. The median of each norm's factors is 1. Memory holds a chunk
     of the weights at a time.
 
-    Raises: ModelError for a missing, misshapen or unreadable tensor.
+    Raises: ModelError for a missing, misshapen or unreadable tensor, and for fewer than two ids.
     """
+    if len(ids) < 2:
+        raise file.error("its vocabulary has no tokens for plain text")
     factors: dict[str, Array] = {}
     # What overflows float32 in here gives factors that are not finite, which `_factors` catches.
     with np.errstate(all="ignore"):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgespec.decoding.protocols import Logits
 from edgespec.errors import ContextFullError, GenerationError, ModelError
 from edgespec.runtime.device import Device, DeviceChoice, choose_device
-from edgespec.runtime.graph_io import read_graph_io
+from edgespec.runtime.graph_io import GraphIO, read_graph_io
 from edgespec.runtime.kv_cache import make_cache
 from edgespec.runtime.session import open_session
 
@@ -24,15 +24,9 @@ class OnnxCausalLM:
     """
 
     def __init__(
-        self, session: ort.InferenceSession, graph: Path, device: Device, *, context_length: int, vocab_size: int
+        self, session: ort.InferenceSession, io: GraphIO, device: Device, *, context_length: int, vocab_size: int
     ) -> None:
-        self._io = read_graph_io(
-            session.get_inputs(), session.get_overridable_initializers(), session.get_outputs(), graph
-        )
-        if self._io.vocab_size < vocab_size:
-            raise ModelError(
-                f"{graph} knows {self._io.vocab_size} tokens but its tokenizer has {vocab_size}; pull it again."
-            )
+        self._io = io
         self.device = device
         self.vocab_size = vocab_size
         self.context_length = context_length
@@ -51,8 +45,15 @@ class OnnxCausalLM:
     @classmethod
     def open(cls, graph: Path, *, context_length: int, vocab_size: int, device: DeviceChoice = "cpu") -> OnnxCausalLM:
         """Load a graph. Raises ModelError, OutOfMemoryError."""
-        chosen = choose_device(device, half_precision=False)
-        return cls(open_session(graph, chosen), graph, chosen, context_length=context_length, vocab_size=vocab_size)
+        session = open_session(graph, "cpu")
+        io = read_graph_io(session.get_inputs(), session.get_overridable_initializers(), session.get_outputs(), graph)
+        if io.vocab_size < vocab_size:
+            raise ModelError(f"{graph} knows {io.vocab_size} tokens but its tokenizer has {vocab_size}; pull it again.")
+        # Only the loaded graph says whether it is made for a GPU, so such a graph is loaded twice.
+        chosen = choose_device(device, half_precision=io.cache[0].dtype == np.float16)
+        if chosen.kind == "cuda":
+            session = open_session(graph, "cuda")
+        return cls(session, io, chosen, context_length=context_length, vocab_size=vocab_size)
 
     def forward(self, ids: Sequence[int], rows: int | None = None) -> Logits:
         n, past = len(ids), self.length

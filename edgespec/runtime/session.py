@@ -9,7 +9,7 @@ import onnxruntime as ort
 import psutil
 
 from edgespec.errors import ModelError, OutOfMemoryError, UsageError
-from edgespec.runtime.device import Device
+from edgespec.runtime.device import DeviceKind
 
 _pool_threads: int | None = None
 
@@ -41,7 +41,7 @@ def use_threads(threads: int | None) -> int:
     return _pool_threads
 
 
-def open_session(graph: Path, device: Device) -> ort.InferenceSession:
+def open_session(graph: Path, device: DeviceKind) -> ort.InferenceSession:
     """Load a graph. Raises ModelError if it cannot be loaded or would not run on `device`, OutOfMemoryError."""
     use_threads(None)
     options = ort.SessionOptions()
@@ -49,7 +49,7 @@ def open_session(graph: Path, device: Device) -> ort.InferenceSession:
     options.log_severity_level = 3
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     providers = ["CPUExecutionProvider"]
-    if device.kind == "cuda":
+    if device == "cuda":
         ort.preload_dlls()
         providers.insert(0, "CUDAExecutionProvider")
     try:

@@ -122,10 +122,10 @@ class EdgespecApp(App[None]):
     @on(Prompt.Submitted)
     async def _submitted(self, message: Prompt.Submitted) -> None:
         if self._turn.state != "ended":
+            self._prompt.give_back(message.text)
             self._hint("One message at a time. Esc stops this one.")
             return
         self._turn = Turn(message.text, state="waiting")
-        self._prompt.clear()
         await self._transcript.note(message.text, "user")
         if self.chat is not None:
             await self._begin_answer(self.chat)
@@ -181,7 +181,7 @@ class EdgespecApp(App[None]):
         """End a turn that did not begin; its message may be sent again."""
         self._turn.state = "ended"
         if not self._prompt.text:
-            self._prompt.fill(self._turn.text)
+            self._prompt.give_back(self._turn.text)
         self.refresh_bindings()
 
     # Keys

@@ -5,6 +5,7 @@ from __future__ import annotations
 from textual.content import Content
 
 from edgespec.chat.events import Answer
+from edgespec.chat.summary import summarize
 from edgespec.tui.engine import Engine
 from edgespec.tui.turn import Turn
 
@@ -42,19 +43,8 @@ def bar(fraction: float, width: int, style: str = "$primary") -> Content:
 
 def footer(answer: Answer) -> str:
     """The line under an answer: how it ended, if not by itself, and what it cost."""
-    stats = answer.stats
-    parts: list[str] = []
-    if answer.finish_reason == "cancelled":
-        parts.append("(stopped)")
-    elif answer.finish_reason == "length":
-        parts.append("(cut off at the length limit)")
-    parts.append(f"{len(answer.tokens)} tok")
-    if answer.tokens:
-        parts += [f"{rate(answer.tokens_per_second)} tok/s", f"first {seconds(answer.ttft_ms)}"]
-    if stats.tested:
-        parts.append(f"{percent(stats.acceptance)} accepted ({stats.accepted}/{stats.tested})")
-        parts.append(f"{per_round(stats.tokens_per_round)} tok/round")
-    return " · ".join(parts)
+    ending = {"cancelled": "(stopped) · ", "length": "(cut off at the length limit) · ", "stop": ""}
+    return ending[answer.finish_reason] + summarize(answer)
 
 
 def summary(chat: Engine, turn: Turn) -> str:

@@ -23,7 +23,7 @@ class Prompt(TextArea):
     ]
 
     class Submitted(Message):
-        """The user sends `text`, which stays in the prompt until somebody clears it."""
+        """The user sends `text`; the prompt is empty again."""
 
         def __init__(self, text: str) -> None:
             super().__init__()
@@ -48,13 +48,14 @@ class Prompt(TextArea):
     def action_submit(self) -> None:
         if self.text.strip():
             self.post_message(self.Submitted(self.text))
+            self.clear()
 
     def action_new_line(self) -> None:
         self.replace("\n", *self.selection, maintain_selection_offset=False)
 
-    def fill(self, text: str) -> None:
-        """Put `text` there, the cursor behind it."""
-        self.load_text(text)
+    def give_back(self, text: str) -> None:
+        """Put `text` that could not be sent before what has been written since."""
+        self.load_text(text + self.text)
         self.move_cursor(self.document.end)
 
     def on_paste(self, event: events.Paste) -> None:

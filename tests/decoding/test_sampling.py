@@ -127,7 +127,8 @@ def test_the_penalty_sees_a_window_of_the_last_tokens_and_each_once() -> None:
         p = sampler.probabilities(logits, recent)
         assert p.tolist() == pytest.approx([x / sum(expected.values()) for x in expected.values()], abs=1e-6)
     assert sampler.argmax(logits, [0, 2]) == 1
-    assert sampler.argmax(logits, [1, *[2] * PENALTY_WINDOW]) == 0
+    assert sampler.argmax(logits, [0, *[2] * (PENALTY_WINDOW - 1)]) == 1
+    assert sampler.argmax(logits, [0, *[2] * PENALTY_WINDOW]) == 0
     assert logits.tolist() == [1.0, 1.0, -1.0]
 
 

@@ -10,7 +10,7 @@ import pytest
 from tiny import MERGES, TOKENS, write_tiny_gguf
 from tokenizers import Tokenizer
 
-from edgespec.bundle.places import models_directory
+from edgespec.bundle import Bundle
 from edgespec.graph.gguf_reader import GGUFFile
 from edgespec.graph.tokenizer import build_tokenizer, end_of_text_ids
 
@@ -38,11 +38,8 @@ def tokenizer(tiny_float32: Path) -> Tokenizer:
 
 
 @pytest.fixture(scope="module")
-def default_tokenizer() -> Tokenizer:
-    path = models_directory() / "smollm2-135m" / "tokenizer.json"
-    if not path.is_file():
-        pytest.skip("the default model has not been pulled")
-    return Tokenizer.from_file(str(path))
+def default_tokenizer(default_bundle: Bundle) -> Tokenizer:
+    return Tokenizer.from_file(str(default_bundle.tokenizer))
 
 
 def specbench_lines() -> list[str]:

@@ -20,6 +20,9 @@ _PRIOR = (0.10, 0.25, 0.45, 0.55, 0.75)
 _PRIOR_TRIES = 8.0
 """What acceptance after a match of 1..MAX_MATCH tokens usually is, believed as much as so many tries."""
 
+_KEEP = 0.98
+"""How much of what was learnt is left after another try."""
+
 
 @dataclass(slots=True)
 class _Rate:
@@ -29,9 +32,12 @@ class _Rate:
     tries: float
 
     def update(self, hit: bool) -> None:
-        keep = 0.98
-        self.hits = self.hits * keep + hit
-        self.tries = self.tries * keep + 1.0
+        self.hits = self.hits * _KEEP + hit
+        self.tries = self.tries * _KEEP + 1.0
+
+    def recover(self, usual: float) -> None:
+        """Not proposed, so nothing was learnt: what was, fades."""
+        self.hits += (usual * self.tries - self.hits) * (1.0 - _KEEP)
 
     @property
     def mean(self) -> float:
@@ -96,5 +102,7 @@ class NgramDrafter:
         for i in range(k):
             survival *= self._rate(i).mean
             if survival < FLOOR:
+                if i == 0:
+                    self._rate(0).recover(_PRIOR[self._match - 1])
                 return i
         return k
