@@ -77,11 +77,11 @@ def check(chat: Chat, plain: dict[str, tuple[int, ...]], prompt: str, drafter: D
 def test_exact_mode_says_the_same_with_any_draft(
     chat: Chat, plain: dict[str, tuple[int, ...]], drafters: dict[str, Drafter]
 ) -> None:
-    """Every prompt, each drafter, k going round 1..8; all of k for every prompt is the slow test."""
+    """Every prompt and drafter, k going round; every k for every prompt is the slow test."""
     accepted = {"ngram": 0, "layer skip": 0}
     for i, prompt in enumerate(PROMPTS):
-        for j, (name, drafter) in enumerate(drafters.items()):
-            accepted[name] += check(chat, plain, prompt, drafter, 1 + (i + 4 * j) % 8).stats.accepted
+        accepted["ngram"] += check(chat, plain, prompt, drafters["ngram"], 1 + i % 8).stats.accepted
+        accepted["layer skip"] += check(chat, plain, prompt, drafters["layer skip"], 1 + i % 4).stats.accepted
     assert min(accepted.values()) > 0  # else nothing was tested
 
 
