@@ -151,7 +151,7 @@ def test_a_line_that_is_no_prompt_is_named(tmp_path: Path, bad: str) -> None:
 def test_files_without_prompts(tmp_path: Path) -> None:
     (tmp_path / "latin1").write_bytes(b"\xff\xfe")
     for path in (tmp_path / "missing", tmp_path, tmp_path / "latin1"):
-        with pytest.raises(UsageError, match="cannot be read .*--prompts takes a file of JSON lines"):
+        with pytest.raises(UsageError, match=r"cannot be read .*--prompts takes a file of JSON lines"):
             read_prompts(path)
     with pytest.raises(UsageError, match="holds no prompts"):
         read_prompts(write(tmp_path / "empty.jsonl", ""))

@@ -67,7 +67,7 @@ def test_the_catalog_pairs_a_model_with_its_draft(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_draft_with_another_tokenizer_is_refused() -> None:
-    with pytest.raises(ModelError, match="other cannot draft for tiny.*--draft ngram or --draft none"):
+    with pytest.raises(ModelError, match=r"other cannot draft for tiny.*--draft ngram or --draft none"):
         open_chat("tiny", draft="other")
 
 

@@ -141,15 +141,13 @@ def _answer(chat: Chat, question: str, *, quiet: bool) -> Answer:
             match event:
                 case TextDelta(text=text):
                     if not quiet:
-                        sys.stdout.write(printable(text))
-                        sys.stdout.flush()
+                        click.echo(printable(text).encode(), nl=False)  # UTF-8 whatever the locale says
                 case Answer():
                     answer = event
                 case _:
                     pass
     if not quiet:
-        sys.stdout.write("\n")
-        sys.stdout.flush()
+        click.echo()
     if answer is None:
         raise RuntimeError("the conversation ended without an answer")
     return answer

@@ -397,6 +397,12 @@ def test_another_drafter_every_turn(scene: Make) -> None:
         stage.chat.use(drafter, SETTINGS)
         assert stage.ask("go on").tokens == plain.ask("go on").tokens
         stage.check()
+    stage.chat.use(None, SETTINGS)
+    stage.chat.clear()
+    stage.ask(LONG)
+    stage.chat.use(back, SETTINGS)  # what it knows is of a conversation long gone
+    stage.drafter = back
+    same_as_fresh(scene, stage, "go on")
 
 
 EDITS: dict[str, Callable[[list[Message]], list[Message]]] = {
@@ -435,6 +441,15 @@ def test_exact_mode_is_on_at_temperature_0_unless_told_otherwise(
     answer = stage.ask("hello")
     assert (stage.chat.exact, answer.exact) == (expected, expected)
     assert all(len(p.ids) > 1 for p in stage.target.passes) is expected
+
+
+def test_no_prompt_is_read_with_a_lone_row_in_exact_mode(scene: Make) -> None:
+    """A prompt of one token more than a chunk, and the last one, which the first round reads."""
+    stage, lengths = scene(None, dataclasses.replace(SETTINGS, max_tokens=1)), set[int]()
+    while PREFILL_CHUNK + 2 not in lengths:
+        stage.chat.clear()
+        lengths.add(stage.ask("a" * (90 + len(lengths))).prompt_tokens)
+    assert all(len(p.ids) > 1 for p in stage.target.passes)
 
 
 def test_a_seed_repeats_and_no_seed_does_not(scene: Make) -> None:
