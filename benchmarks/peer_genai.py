@@ -89,7 +89,7 @@ def compare(bundle: Bundle, peer: subprocess.Popen[str], prompts: Sequence[list[
 def ours(model: OnnxCausalLM, ids: Sequence[int], tokens: int, bundle: Bundle) -> Timed:
     history = list(ids)
     model.rewind(0)
-    for _ in prefill(model, history, exact=False):
+    for _ in prefill(model, history):
         pass
     eos = set(bundle.manifest.eos_ids)
     rounds = generate(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import errno
+import math
 import os
 import re
 from collections.abc import Generator, Sequence
@@ -185,23 +186,29 @@ def _make(request: _Request, staging: Staging, progress: Progress) -> Bundle:
 
 def _measure(request: _Request, gguf: Path, staging: Staging, eos_ids: Sequence[int], progress: Progress) -> Quality:
     """Compare the bundle with the source's weights in float32, and refuse it if it is worse than it may be."""
-    from edgespec.quality import measure
-
     from edgespec.graph import convert_gguf
+    from edgespec.quality import measure
 
     reference = staging.scratch / "reference"
     reference.mkdir()
     convert_gguf(gguf, reference, weights="float32", progress=progress)
     quality = measure(staging.files, reference, eos_ids, progress)
-    good = quality.top1_agreement >= OWN_MIN_AGREEMENT
     if isinstance(request.origin, Pair):
-        good = quality.mean_kl <= CATALOG_MAX_KL and quality.top1_agreement >= CATALOG_MIN_AGREEMENT
+        good = quality.mean_kl <= CATALOG_MAX_KL and _reaches(quality, CATALOG_MIN_AGREEMENT)
+    else:
+        good = _reaches(quality, OWN_MIN_AGREEMENT)
     if not good:
         raise ModelError(
             f"{request.name} lost too much in the conversion and was not kept: mean KL {quality.mean_kl:.4f}, "
             f"top-1 agreement {quality.top1_agreement:.1%}; try a source with more bits per weight"
         )
     return quality
+
+
+def _reaches(quality: Quality, agreement: float) -> bool:
+    """Whether the measured agreement is not below `agreement` by more than chance: two standard errors of a share."""
+    error = math.sqrt(agreement * (1.0 - agreement) / quality.tokens)
+    return quality.top1_agreement >= agreement - 2.0 * error
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +28,16 @@ QUESTIONS = (
     "What is the difference between a virus and a bacterium?",
     "Give me a recipe for tomato soup for two people.",
     "List the advantages of learning a second language.",
+    "How does a bicycle stay upright while it moves?",
+    "Write a short poem about rain on a tin roof.",
+    "Explain the difference between a list and a tuple in Python.",
+    "My plant has yellow leaves. What could be wrong with it?",
+    "Describe a day in a medieval market town.",
+    "Rewrite this politely: Send me the report now.",
 )
 TOKENS_PER_ANSWER = 96
 _CONTEXT = 512
+_STAGE = "Measuring the quality"
 
 
 def measure(
@@ -43,15 +50,20 @@ def measure(
     with fixed seeds, so the figures repeat on one machine.
     """
     tokenizer = Tokenizer.load(quantized / "tokenizer.json")
-    texts = _write(quantized, tokenizer, eos_ids, lambda done: progress("measuring quality", done * 0.7))
-    ours = _logits(quantized, tokenizer, texts, lambda done: progress("measuring quality", 0.7 + done * 0.1))
-    theirs = _logits(reference, tokenizer, texts, lambda done: progress("measuring quality", 0.8 + done * 0.2))
+    ours = _open(quantized, tokenizer)
+    texts: list[tuple[list[int], int]] = []
+    for text in _write(ours, quantized, tokenizer, eos_ids):
+        texts.append(text)
+        progress(_STAGE, 0.8 * len(texts) / len(QUESTIONS))
+    theirs = _open(reference, tokenizer)
     divergence, same, count = 0.0, 0, 0
-    for a, b in zip(theirs, ours, strict=True):
-        log_p, log_q = _log_softmax(a), _log_softmax(b)
+    for i, (ids, prompt) in enumerate(texts):
+        p, q = _logits(theirs, ids)[prompt - 1 :], _logits(ours, ids)[prompt - 1 :]
+        log_p, log_q = _log_softmax(p), _log_softmax(q)
         divergence += float((np.exp(log_p) * (log_p - log_q)).sum())
-        same += int((a.argmax(axis=1) == b.argmax(axis=1)).sum())
-        count += len(a)
+        same += int((p.argmax(axis=1) == q.argmax(axis=1)).sum())
+        count += len(p)
+        progress(_STAGE, 0.8 + 0.2 * (i + 1) / len(texts))
     return Quality(mean_kl=divergence / count, top1_agreement=same / count, tokens=count)
 
 
@@ -60,19 +72,16 @@ def _open(directory: Path, tokenizer: Tokenizer) -> OnnxCausalLM:
 
 
 def _write(
-    directory: Path, tokenizer: Tokenizer, eos_ids: Collection[int], progress: Callable[[float], None]
-) -> list[tuple[list[int], int]]:
+    model: OnnxCausalLM, directory: Path, tokenizer: Tokenizer, eos_ids: Collection[int]
+) -> Iterator[tuple[list[int], int]]:
     """The ids of each question and its answer, and how many of them are the question's."""
-    template_path = directory / "chat_template.jinja"
-    source = template_path.read_text(encoding="utf-8") if template_path.is_file() else None
-    template = ChatTemplate(source, tokenizer)
-    model = _open(directory, tokenizer)
-    texts: list[tuple[list[int], int]] = []
+    path = directory / "chat_template.jinja"
+    template = ChatTemplate(path.read_text(encoding="utf-8") if path.is_file() else None, tokenizer)
     for seed, question in enumerate(QUESTIONS):
         ids = template.render_ids([Message("user", question)])
         prompt = len(ids)
         model.rewind(0)
-        for _ in prefill(model, ids, exact=False):
+        for _ in prefill(model, ids):
             pass
         for _ in generate(
             model,
@@ -85,26 +94,14 @@ def _write(
             exact=False,
         ):
             pass
-        texts.append((ids, prompt))
-        progress(len(texts) / len(QUESTIONS))
-    return texts
+        yield ids, prompt
 
 
-def _logits(
-    directory: Path, tokenizer: Tokenizer, texts: Sequence[tuple[list[int], int]], progress: Callable[[float], None]
-) -> list[Logits]:
-    """For each text, the logits from which the answer's tokens were drawn, float32 [answer, vocab]."""
-    model = _open(directory, tokenizer)
-    found: list[Logits] = []
-    for ids, prompt in texts:
-        model.rewind(0)
-        chunks = [
-            model.forward(ids[i : min(i + PREFILL_CHUNK, len(ids) - 1)]).copy()
-            for i in range(0, len(ids) - 1, PREFILL_CHUNK)
-        ]
-        found.append(np.concatenate(chunks)[prompt - 1 :])
-        progress(len(found) / len(texts))
-    return found
+def _logits(model: OnnxCausalLM, ids: Sequence[int]) -> Logits:
+    """The logits that follow each of `ids` but the last, float32 [len(ids) - 1, vocab]."""
+    model.rewind(0)
+    ends = [*range(PREFILL_CHUNK, len(ids) - 1, PREFILL_CHUNK), len(ids) - 1]
+    return np.concatenate([model.forward(ids[model.length : end]).copy() for end in ends])
 
 
 def _log_softmax(logits: Logits) -> Logits:

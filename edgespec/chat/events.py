@@ -29,8 +29,8 @@ class Answer:
     """The end of a turn. `text` is all of the answer: it equals the deltas joined.
 
     `tokens` are the answer's ids, an end-of-text token included. Times are milliseconds: `prompt_ms` the prefill of
-    `prompt_n` tokens (of `prompt_tokens` in all; the rest were in the cache), `ttft_ms` from `send` to the first token,
-    `predicted_ms` from the end of prefill to the last token.
+    `prompt_n` tokens (of `prompt_tokens` in all; the last is read by the first round, the rest were in the cache),
+    `ttft_ms` from `send` to the first token, `predicted_ms` from the end of prefill to the last token.
     """
 
     text: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -76,6 +77,7 @@ class Chat:
         self._tokenizer, self._template, self._eos_ids = tokenizer, template, eos_ids
         self.use(drafter, settings)
         self._history: list[int] = []
+        self._lone_from = sys.maxsize  # from here on the cache may stem from passes of one row
         self._stopping = Flag()
         self._running: ref[Generator[Event]] | None = None  # weak: an iterator that nobody holds closes itself
         self.clear()
@@ -103,7 +105,7 @@ class Chat:
     def use(self, drafter: Drafter | None, settings: Settings) -> None:
         """From the next answer on, draft with `drafter` and go by `settings`; a system message, from `clear` on.
 
-        What the cache holds is kept, so exact mode, once switched on, is exact after what was read without it.
+        What the cache holds is kept, as far as exact mode allows.
         """
         self.settings = settings
         self.draft = None if drafter is None else drafter.name
@@ -167,7 +169,7 @@ class Chat:
         cached = self._target.length
         start = perf_counter()
         turn.prompt_n = max(len(ids) - 1 - cached, 0)
-        for length in prefill(self._target, self._history, exact=self.exact):
+        for length in prefill(self._target, self._history):
             yield PromptProgress(length - cached, turn.prompt_n)
             if self._stopping.is_set():
                 break
@@ -176,6 +178,8 @@ class Chat:
 
     def _write(self, turn: _Turn) -> Iterator[Event]:
         """Decode until the text ends, the context is full, or somebody stops it."""
+        if not self.exact:
+            self._lone_from = min(self._lone_from, self._target.length)
         rounds = generate(
             self._target,
             self._history,
@@ -219,6 +223,10 @@ class Chat:
         same = next((i for i, (a, b) in enumerate(zip(self._history, ids, strict=False)) if a != b), None)
         shared = min(len(self._history), len(ids)) if same is None else same
         kept = min(shared, max(len(ids) - 1, 0))  # the last token is always fed anew: its logits are needed
+        if self.exact:
+            kept = min(kept, self._lone_from)
+        if kept <= self._lone_from:
+            self._lone_from = sys.maxsize
         self._target.rewind(min(self._target.length, kept))
         if self.drafter is not None:
             self.drafter.rewind(kept)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from edgespec.chat.events import Answer
 
-MIN_ROUNDS = 4
-"""Fewer rounds say nothing about acceptance."""
-
 
 def summarize(answer: Answer) -> str:
     """Such as `214 tok · 83.4 tok/s · first 0.42 s · 68 % accepted (167/246) · 2.9 tok/round`."""
@@ -15,7 +12,7 @@ def summarize(answer: Answer) -> str:
     if answer.tokens_per_second is not None:
         parts.append(f"{answer.tokens_per_second:.1f} tok/s")
         parts.append(f"first {answer.ttft_ms / 1e3:.2f} s")
-    if stats.acceptance is not None and stats.tokens_per_round is not None and stats.rounds >= MIN_ROUNDS:
+    if stats.acceptance is not None and stats.tokens_per_round is not None:
         parts.append(f"{stats.acceptance:.0%} accepted ({stats.accepted}/{stats.tested})".replace("%", " %"))
         parts.append(f"{stats.tokens_per_round:.1f} tok/round")
     return " · ".join(parts)

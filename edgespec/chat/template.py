@@ -128,7 +128,9 @@ def _render_apart(source: str, variables: dict[str, Any]) -> str:
     # By its file, and without its folder on the path: the worker imports Jinja and nothing of ours.
     command = [sys.executable, "-P", jinja_render.__file__]
     try:
-        worker = subprocess.run(command, input=request, capture_output=True, timeout=_SECONDS, check=False)
+        worker = subprocess.run(
+            command, input=request, capture_output=True, timeout=_SECONDS, check=False, process_group=0
+        )
     except subprocess.TimeoutExpired as error:
         raise _unusable("it does not come to an end") from error
     except OSError as error:

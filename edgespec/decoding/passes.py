@@ -23,9 +23,10 @@ def forward(model: CausalLM, ids: Sequence[int], rows: int, exact: bool) -> Logi
     return logits[:1]
 
 
-def prefill(model: CausalLM, history: Sequence[int], *, exact: bool) -> Generator[int]:
-    """Bring the cache to all of `history` but its last token, chunk by chunk; yields `model.length` after each."""
+def prefill(model: CausalLM, history: Sequence[int]) -> Generator[int]:
+    """Bring the cache to all of `history` but its last token, chunk by chunk; yields `model.length` after each. No
+    pass has a lone row, so the cache is good for exact mode too."""
     while model.length < len(history) - 1:
         end = min(model.length + PREFILL_CHUNK, len(history) - 1)
-        forward(model, history[model.length : end], 1, exact)
+        forward(model, history[model.length : end], 1, exact=True)
         yield model.length

@@ -39,7 +39,7 @@ class Sampling:
         bounds = (
             ("temperature", self.temperature, 1e-3 if self.temperature else 0.0, 1e3, "0 (greedy) or 0.001 to 1000"),
             ("top-k", self.top_k, 0, 10**6, "0 (off) to 1000000"),
-            ("top-p", self.top_p, math.ulp(0.0), 1.0, "above 0 and at most 1"),
+            ("top-p", self.top_p, 1e-6, 1.0, "0.000001 to 1"),
             ("min-p", self.min_p, 0.0, 1.0, "between 0 and 1"),
             ("repeat penalty", self.repeat_penalty, 0.01, 100.0, "0.01 to 100"),
             ("seed", self.seed or 0, 0, 2**64 - 1, "between 0 and 2^64-1"),

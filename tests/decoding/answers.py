@@ -79,7 +79,7 @@ def start(
     fails_at: Sequence[int] = (),
 ) -> Run:
     target = TableModel(table, context_length=context, lone_row_noise=noise, fails_at=fails_at)
-    for _ in prefill(target, prompt, exact=exact):
+    for _ in prefill(target, prompt):
         pass
     return Run(target, list(prompt), drafter, len(prompt))
 

@@ -43,7 +43,7 @@ def test_without_exact_mode_a_plain_pass_has_a_single_row() -> None:
 def test_prefill_stops_before_the_last_token_of_a_prompt_that_fills_the_context(length: int, exact: bool) -> None:
     prompt = (LONG * 2)[:length]
     target = TableModel(TARGET, context_length=length)
-    lengths = list(prefill(target, prompt, exact=exact))
+    lengths = list(prefill(target, prompt))
     assert target.cached == list(prompt[:-1])
     assert lengths == sorted(set(lengths))
     assert all(b - a <= PREFILL_CHUNK for a, b in zip([0, *lengths], lengths, strict=False))
@@ -51,13 +51,13 @@ def test_prefill_stops_before_the_last_token_of_a_prompt_that_fills_the_context(
 
 def test_prefill_reads_only_what_the_cache_lacks_and_can_stop_between_chunks() -> None:
     target = TableModel(TARGET, context_length=CONTEXT)
-    progress = prefill(target, LONG, exact=True)
+    progress = prefill(target, LONG)
     assert next(progress) == PREFILL_CHUNK
     progress.close()
     assert target.cached == list(LONG[:PREFILL_CHUNK])
-    assert list(prefill(target, LONG, exact=True)) == [len(LONG) - 1]
+    assert list(prefill(target, LONG)) == [len(LONG) - 1]
     assert target.cached == list(LONG[:-1])
-    assert list(prefill(target, LONG, exact=True)) == []
+    assert list(prefill(target, LONG)) == []
 
 
 @each_drafter

@@ -157,9 +157,9 @@ def test_unusable_scores_are_named(bad: list[float]) -> None:
         ("temperature", math.nan, "temperature cannot be nan; it must be 0 (greedy) or 0.001 to 1000."),
         ("temperature", math.inf, "temperature cannot be inf; it must be 0 (greedy) or 0.001 to 1000."),
         ("top_k", -1, "top-k cannot be -1; it must be 0 (off) to 1000000."),
-        ("top_p", 0.0, "top-p cannot be 0.0; it must be above 0 and at most 1."),
-        ("top_p", 1.1, "top-p cannot be 1.1; it must be above 0 and at most 1."),
-        ("top_p", math.nan, "top-p cannot be nan; it must be above 0 and at most 1."),
+        ("top_p", 0.0, "top-p cannot be 0.0; it must be 0.000001 to 1."),
+        ("top_p", 1.1, "top-p cannot be 1.1; it must be 0.000001 to 1."),
+        ("top_p", math.nan, "top-p cannot be nan; it must be 0.000001 to 1."),
         ("min_p", -0.1, "min-p cannot be -0.1; it must be between 0 and 1."),
         ("repeat_penalty", 0.0, "repeat penalty cannot be 0.0; it must be 0.01 to 100."),
         ("repeat_penalty", math.inf, "repeat penalty cannot be inf; it must be 0.01 to 100."),
@@ -181,7 +181,7 @@ def test_a_seed_of_a_thousand_digits_is_bad_input_too() -> None:
 def test_the_edges_of_the_ranges_work() -> None:
     logits = scores(30)
     for settings in (
-        Sampling(temperature=1e-3, top_k=10**6, top_p=math.ulp(0.0), min_p=1.0, repeat_penalty=0.01, seed=2**64 - 1),
+        Sampling(temperature=1e-3, top_k=10**6, top_p=1e-6, min_p=1.0, repeat_penalty=0.01, seed=2**64 - 1),
         Sampling(temperature=1e3, top_k=1, top_p=1.0, min_p=0.0, repeat_penalty=100.0, seed=0),
     ):
         p = Sampler(settings).probabilities(logits, [1, 2])
