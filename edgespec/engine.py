@@ -57,7 +57,7 @@ def open_chat(
     use_threads(resources.threads)
     target = open_model(bundle, resources)
     draft = _paired(bundle) if draft is None else draft
-    drafter = _make_drafter(draft, bundle, store, target.context_length, resources, settings, progress)
+    drafter = _make_drafter(draft, bundle, store, target.context_length, resources, progress)
     tokenizer = Tokenizer.load(bundle.tokenizer)
     source = bundle.chat_template.read_text(encoding="utf-8") if bundle.chat_template else None
     return Chat(
@@ -104,13 +104,12 @@ def _make_drafter(
     store: Store,
     capacity: int,
     resources: Resources,
-    settings: Settings,
     progress: Progress,
 ) -> Drafter | None:
     if draft == "none":
         return None
     if draft == "ngram":
-        return NgramDrafter(capacity, free=1 if settings.exact_mode else 0)
+        return NgramDrafter(capacity)
     bundle = store.get(draft, progress)
     if bundle.manifest.tokenizer_sha256 != target.manifest.tokenizer_sha256:
         raise ModelError(

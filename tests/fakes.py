@@ -82,6 +82,11 @@ class TableModel:
         self._given = given
         return given
 
+    def forward_exact(self, token: int) -> Logits:
+        logits = self.forward([token, token])
+        self.rewind(self.length - 1)
+        return logits[:1]
+
     def rewind(self, length: int) -> None:
         if not 0 <= length <= self.length:
             raise ValueError(f"cannot rewind {self.length} to {length}")

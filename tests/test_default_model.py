@@ -51,7 +51,7 @@ def chat(default_bundle: Bundle) -> Iterator[Chat]:
 @pytest.fixture(scope="module")
 def drafters(skip_bundle: Bundle) -> dict[str, Drafter]:
     draft = open_model(skip_bundle, Resources(CONTEXT))
-    return {"ngram": NgramDrafter(CONTEXT, free=1), "layer skip": DraftModelDrafter(draft, "layer skip")}
+    return {"ngram": NgramDrafter(CONTEXT, floor=0.0), "layer skip": DraftModelDrafter(draft, "layer skip")}
 
 
 def answer(chat: Chat, prompt: str, drafter: Drafter | None, settings: Settings) -> Answer:
@@ -109,7 +109,7 @@ def test_splits_into_passes_agree(default_bundle: Bundle) -> None:
 def test_a_seeded_sample_is_the_same_with_a_chosen_draft(chat: Chat) -> None:
     settings = Settings(Sampling(temperature=0.8, top_p=0.95, seed=5), exact=True, max_tokens=64)
     expected = answer(chat, PROMPTS[5], None, settings).tokens
-    assert answer(chat, PROMPTS[5], NgramDrafter(CONTEXT, free=1), settings).tokens == expected
+    assert answer(chat, PROMPTS[5], NgramDrafter(CONTEXT, floor=0.0), settings).tokens == expected
 
 
 def test_a_second_turn_equals_one_prefill_of_the_whole_conversation(chat: Chat) -> None:

@@ -11,16 +11,12 @@ PREFILL_CHUNK = 128
 
 
 def forward(model: CausalLM, ids: Sequence[int], rows: int, exact: bool) -> Logits:
-    """The logits of the last `rows` of `ids`. In exact mode a lone row gets company and is rewound, because a kernel
-    for one row adds in another order than the kernel for several, and the sums differ.
+    """The logits of the last `rows` of `ids`. In exact mode a lone row is computed as one among several, because a
+    kernel for one row adds in another order than a kernel for several, and the sums differ.
 
-    The padding always fits: a cache of n positions serves at most n committed tokens, the last of which is never fed.
+    The room that this takes is there: a cache of n positions serves at most n committed tokens, the last never fed.
     """
-    if not exact or len(ids) > 1:
-        return model.forward(ids, rows)
-    logits = model.forward([*ids, *ids], 2)
-    model.rewind(model.length - 1)
-    return logits[:1]
+    return model.forward_exact(ids[0]) if exact and len(ids) == 1 else model.forward(ids, rows)
 
 
 def prefill(model: CausalLM, history: Sequence[int]) -> Generator[int]:

@@ -40,6 +40,14 @@ class CausalLM(Protocol):
         """
         ...
 
+    def forward_exact(self, token: int) -> Logits:
+        """As `forward` of one token, float32 [1, vocab], with the bits that its row and its cached position have in a
+        pass of several rows. `length` grows by 1, but room for another position is needed meanwhile.
+
+        Raises: as `forward`.
+        """
+        ...
+
     def rewind(self, length: int) -> None:
         """Forget every position from `length` on. O(1). ValueError unless 0 <= length <= self.length."""
         ...

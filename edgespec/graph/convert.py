@@ -63,7 +63,8 @@ def convert_gguf(
     on another number of threads. Nothing is flushed to the disk: that is for the caller.
 
     Graph, float32 but for the ids: input_ids int64 [1,S], attention_mask int64 [1,past+S], num_logits_to_keep int64 []
-    (optional: 0, all rows), past_key_values.N.key/value [1,Hkv,P,D] -> logits [1,R,V], present.N.key/value.
+    (optional: 0, all rows), attention_padding int64 [] (optional: 0; rows that only attention sees, see LlamaGraph),
+    past_key_values.N.key/value [1,Hkv,P,D] -> logits [1,R,V], present.N.key/value.
 
     Raises: ModelError if the file is damaged, of another architecture, or cannot be converted faithfully; UsageError
     for layers that it does not have; OSError if `out` cannot be written.

@@ -50,6 +50,7 @@ class LlamaGraph:
         """
         self._graph, self._file, self._config, self._weights, self._factors = graph, file, config, weights, factors
         self._attention_inputs: list[str] = []
+        self._padded_rows = self._rows_count = ""
         self._check_names()
 
     def build(self, layers: Sequence[int], progress: Callable[[float], None]) -> None:
@@ -60,6 +61,7 @@ class LlamaGraph:
         config = self._config
         ids = self._graph.input("input_ids", TensorProto.INT64, [1, "sequence_length"])
         self._graph.output("logits", TensorProto.FLOAT, [1, "logits_length", config.vocab_size])
+        self._add_padding(ids)
         self._add_lengths()
         table = self._rows("token_embd.weight", config.vocab_size, config.hidden_size)
         residual = self._weights.embed(self._graph, "embedding", ids, table)
@@ -83,16 +85,32 @@ class LlamaGraph:
             if name not in known:
                 raise self._file.error(f"it has a tensor {shown(name)}, which plain llama models do not have")
 
+    def _add_padding(self, ids: str) -> None:
+        """attention_padding P (0 unless given): attention sees the last row P times more. It has one kernel for a lone
+        row and another for several, and their sums differ in the last bits; no other operator here does that."""
+        graph = self._graph
+        padding = graph.input("attention_padding", TensorProto.INT64, [])
+        graph.constant(padding, 0)
+        zero, one = graph.constant("padding_zero", 0), graph.constant("padding_one", 1)
+        rows = graph.node("Gather", [graph.node("Shape", [ids], "ids_shape"), one], "rows")
+        every = graph.node("Range", [zero, graph.node("Add", [rows, padding], "padded_count"), one], "padded_range")
+        last = graph.node("Sub", [rows, one], "last_row")
+        self._padded_rows = graph.node("Min", [every, last], "padded_rows")
+        self._rows_count = graph.node("Unsqueeze", [rows, graph.constant("padding_axis", [0])], "rows_list")
+
     def _add_lengths(self) -> None:
-        """From the mask and the file: how long past + S is, in GroupQueryAttention's terms, and the rotation tables."""
+        """From the mask, the padding and the file: how long past + S is, in GroupQueryAttention's terms, and the
+        rotation tables."""
         graph, half = self._graph, self._config.head_size // 2
         mask = graph.input("attention_mask", TensorProto.INT64, [1, "total_sequence_length"])
         graph.input("num_logits_to_keep", TensorProto.INT64, [])
-        valid = graph.node("ReduceSum", [mask, graph.constant("mask_axis", [1])], "valid", keepdims=0)
+        given = graph.node("ReduceSum", [mask, graph.constant("mask_axis", [1])], "given", keepdims=0)
+        valid = graph.node("Add", [given, "attention_padding"], "valid")
         last = graph.node("Sub", [valid, graph.constant("one", [1])], "last_position")
         seqlens = graph.node("Cast", [last], "seqlens_k", to=TensorProto.INT32)
         width = graph.node("Gather", [graph.node("Shape", [mask], "mask_shape"), graph.constant("column", 1)], "width")
-        total = graph.node("Cast", [width], "total_length", to=TensorProto.INT32)
+        padded = graph.node("Add", [width, "attention_padding"], "padded_width")
+        total = graph.node("Cast", [padded], "total_length", to=TensorProto.INT32)
         frequencies = rotation_frequencies(self._file, self._config)
         caches = [
             graph.weight(name, self._rotations(frequencies, f), (self._config.context_length, half), TensorProto.FLOAT)
@@ -122,16 +140,19 @@ class LlamaGraph:
             shape = [1, config.kv_heads, "past_length", config.head_size]
             graph.input(before, TensorProto.FLOAT, shape)
             graph.output(after, TensorProto.FLOAT, [1, config.kv_heads, "present_length", config.head_size])
+        padded = graph.node("Gather", [packed, self._padded_rows], f"{name}.query", axis=1)
         attended = graph.node(
             "GroupQueryAttention",
-            [packed, "", "", *past, *self._attention_inputs],
+            [padded, "", "", *past, *self._attention_inputs],
             name,
-            [f"{name}.output", *present],
+            [f"{name}.padded", *present],
             MICROSOFT,
             num_heads=config.heads,
             kv_num_heads=config.kv_heads,
             do_rotary=1,
         )
+        bounds = [graph.constant(f"{name}.from", [0]), self._rows_count, graph.constant(f"{name}.axis", [1])]
+        attended = graph.node("Slice", [attended, *bounds], f"{name}.output")
         output = self._rows(f"blk.{source}.attn_output.weight", config.hidden_size, queries)
         projected = self._weights.linear(graph, f"{name}.projection", attended, [output])
         return self._add_and_norm(f"layers.{n}.ffn_norm", projected, residual, f"blk.{source}.ffn_norm.weight")

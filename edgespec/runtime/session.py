@@ -47,7 +47,6 @@ def open_session(graph: Path, device: DeviceKind) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.use_per_session_threads = False
     options.log_severity_level = 3
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
     providers = ["CPUExecutionProvider"]
     if device == "cuda":
         ort.preload_dlls()

@@ -31,7 +31,7 @@ DRAFTERS: dict[str, MakeDrafter] = {
     "contrarian": lambda: contrarian(TARGET),
     "erratic": lambda: erratic(TARGET, seed=3),
     "ngram": lambda: NgramDrafter(CONTEXT),
-    "eager ngram": lambda: NgramDrafter(CONTEXT, free=8),
+    "eager ngram": lambda: NgramDrafter(CONTEXT, floor=0.0),
     "draft model": lambda: DraftModelDrafter(TableModel(OTHER, context_length=CONTEXT)),
     "the target itself": lambda: DraftModelDrafter(TableModel(TARGET, context_length=CONTEXT)),
     "small context": lambda: DraftModelDrafter(TableModel(OTHER, context_length=12)),

@@ -45,7 +45,7 @@ def hostile() -> ChosenDrafter:
 
 DRAFTERS: dict[str, MakeDrafter] = {
     "none": lambda: None,
-    "ngram": lambda: NgramDrafter(64, free=TOKENS),
+    "ngram": lambda: NgramDrafter(64, floor=0.0),
     "sampled": lambda: DraftModelDrafter(TableModel(OTHER)),
     "chosen": lambda: ChosenDrafter(lambda text: likeliest(OTHER, text)),
     "hostile": hostile,

@@ -16,8 +16,8 @@ GREEDY = Sampler(Sampling())
 
 
 def proposed(history: Sequence[int], k: int = 4) -> tuple[int, ...]:
-    """What is proposed when every proposal is free."""
-    return NgramDrafter(CONTEXT, free=k).propose(history, k, GREEDY).tokens
+    """What is proposed whatever its chance."""
+    return NgramDrafter(CONTEXT, floor=0.0).propose(history, k, GREEDY).tokens
 
 
 @pytest.mark.parametrize(
@@ -73,21 +73,24 @@ def test_learning_stops_a_drafter_that_is_always_wrong() -> None:
         assert count < 50
 
 
-def test_free_proposals_are_made_nevertheless_and_let_it_learn_again() -> None:
-    drafter = NgramDrafter(CONTEXT, free=1)
-    for _ in range(100):
-        drafter.propose(REPEATED, 4, GREEDY)
+def test_a_length_of_match_that_was_silenced_is_tried_again() -> None:
+    drafter = NgramDrafter(CONTEXT)
+    while drafter.propose(REPEATED, 4, GREEDY).tokens:
         drafter.observe(1, 0)
-    assert drafter.propose(REPEATED, 4, GREEDY).tokens == (7,)
-    assert drafter.propose(REPEATED, 0, GREEDY).tokens == ()
+    assert any(drafter.propose(REPEATED, 4, GREEDY).tokens for _ in range(400))
+
+
+def test_what_is_always_right_is_proposed_in_full() -> None:
+    drafter = NgramDrafter(CONTEXT)
     for _ in range(100):
         tokens = drafter.propose(REPEATED, 4, GREEDY).tokens
         drafter.observe(len(tokens), len(tokens))
     assert drafter.propose(REPEATED, 4, GREEDY).tokens == (7, 1, 2, 3)
+    assert drafter.propose(REPEATED, 0, GREEDY).tokens == ()
 
 
 def test_a_rewound_history_that_goes_on_otherwise_is_forgotten() -> None:
-    drafter = NgramDrafter(CONTEXT, free=2)
+    drafter = NgramDrafter(CONTEXT, floor=0.0)
     assert drafter.propose([1, 2, 3, 4, 1, 2], 2, GREEDY).tokens == (3, 4)
     drafter.rewind(2)
     assert drafter.propose([1, 2, 5, 6, 1, 2], 2, GREEDY).tokens == (5, 6)
@@ -100,7 +103,7 @@ def test_repetitive_text_needs_fewer_rounds_and_is_the_same() -> None:
 
 
 def test_it_takes_a_history_as_long_as_its_capacity() -> None:
-    drafter = NgramDrafter(8, free=3)
+    drafter = NgramDrafter(8, floor=0.0)
     assert drafter.propose([1, 2, 3, 4, 5, 6, 1, 2], 3, GREEDY).tokens == (3, 4, 5)
 
 
@@ -123,7 +126,7 @@ class AgainstPlainSearch(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.history = [1]
-        self.drafter = NgramDrafter(400, free=8)
+        self.drafter = NgramDrafter(400, floor=0.0)
 
     @rule(tokens=st.lists(st.integers(0, 2), max_size=6))
     def grow(self, tokens: list[int]) -> None:

@@ -10,13 +10,12 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from edgespec.runtime.session import open_session
+
 
 class Runner:
     def __init__(self, directory: Path, capacity: int = 64) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.log_severity_level = 3
-        self.session = ort.InferenceSession(directory / "model.onnx", options, providers=["CPUExecutionProvider"])
+        self.session = open_session(directory / "model.onnx", "cpu")
         self.length = 0
         self._caches: dict[str, Any] = {
             entry.name: ort.OrtValue.ortvalue_from_numpy(

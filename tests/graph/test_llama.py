@@ -95,7 +95,8 @@ def test_inputs_and_outputs_are_those_of_the_contract(tiny_int8: Path) -> None:
           for n in range(2) for what in ("key", "value")),
     ]  # fmt: skip
     assert [(e.name, e.type, e.shape) for e in session.get_overridable_initializers()] == [
-        ("num_logits_to_keep", "tensor(int64)", [])
+        ("attention_padding", "tensor(int64)", []),
+        ("num_logits_to_keep", "tensor(int64)", []),
     ]
     assert [(e.name, e.type, e.shape) for e in session.get_outputs()] == [
         ("logits", "tensor(float)", [1, "logits_length", len(TOKENS)]),

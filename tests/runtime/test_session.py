@@ -165,7 +165,7 @@ def test_a_session_that_fell_back_in_silence_is_noticed(
     monkeypatch.setattr(session.ort, "InferenceSession", FellBack)
     monkeypatch.setattr(session.ort, "preload_dlls", lambda: None)
     with pytest.raises(ModelError, match="CUDA cannot be used: ONNX Runtime fell back to CPUExecutionProvider"):
-        open_session(graphs(Shape("shared")), Device("cuda", "asked for"))
+        open_session(graphs(Shape("shared")), "cuda")
 
 
 # -- what is imported ------------------------------------------------------------------------------------------------

@@ -48,16 +48,15 @@ class NgramDrafter:
     """Proposes the continuation of the most recent place where the longest suffix of the history stood before.
 
     The further back the match agrees, the likelier the continuation: acceptance is learnt per match length, and the
-    draft ends where the chance that all of it is accepted falls under FLOOR. The first `free` proposals are made
-    whatever their chance: in exact mode a pass has two rows anyway. Chosen, not sampled: q is one-hot.
+    draft ends where the chance that all of it is accepted falls under `floor`. Chosen, not sampled: q is one-hot.
     Costs microseconds: one vectorized comparison of the whole history. capacity: the longest history, in tokens.
     """
 
-    def __init__(self, capacity: int, *, free: int = 0) -> None:
+    def __init__(self, capacity: int, *, floor: float = FLOOR) -> None:
         self.name = "ngram"
         self._tokens = np.zeros(capacity, dtype=np.int64)
         self._length = 0
-        self._free = free
+        self._floor = floor
         self._match = 0
         self._rates = [_Rate(p * _PRIOR_TRIES, _PRIOR_TRIES) for p in _PRIOR]
 
@@ -67,7 +66,7 @@ class NgramDrafter:
         self._match, start = self._longest_match()
         if not self._match:
             return Draft()
-        k = max(self._worthwhile(k), min(self._free, k))
+        k = self._worthwhile(k)
         draft = self._tokens[start : min(start + k, self._length)].tolist()
         while len(draft) < k:  # the match overlaps the end: the text repeats itself, so does the draft
             draft.append(draft[len(draft) - (self._length - start)])
@@ -101,7 +100,7 @@ class NgramDrafter:
         survival = 1.0
         for i in range(k):
             survival *= self._rate(i).mean
-            if survival < FLOOR:
+            if survival < self._floor:
                 if i == 0:
                     self._rate(0).recover(_PRIOR[self._match - 1])
                 return i

@@ -40,7 +40,7 @@ SAMPLED = dataclasses.replace(SETTINGS, sampling=Sampling(temperature=0.8, seed=
 
 DRAFTERS: dict[str, Callable[[], Drafter | None]] = {
     "none": lambda: None,
-    "ngram": lambda: NgramDrafter(CONTEXT, free=1),
+    "ngram": lambda: NgramDrafter(CONTEXT, floor=0.0),
     "erratic": lambda: erratic(TABLE, seed=1),
     "draft model": lambda: DraftModelDrafter(TableModel(OTHER, context_length=CONTEXT)),
 }
