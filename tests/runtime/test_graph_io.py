@@ -15,7 +15,6 @@ from onnx import TensorProto, helper
 from tiny_lm import CONTEXT, VOCAB, Shape
 
 from edgespec.errors import ModelError
-from edgespec.runtime.device import Device
 from edgespec.runtime.graph_io import GraphIO, read_graph_io
 from edgespec.runtime.model import OnnxCausalLM
 from edgespec.runtime.onnx_nodes import consumers
@@ -23,7 +22,7 @@ from edgespec.runtime.session import open_session
 
 
 def read(path: Path) -> GraphIO:
-    session = open_session(path, Device("cpu", "asked for"))
+    session = open_session(path, "cpu")
     return read_graph_io(session.get_inputs(), session.get_overridable_initializers(), session.get_outputs(), path)
 
 
@@ -167,7 +166,7 @@ def test_logits_without_a_fixed_vocabulary_are_refused(graphs: Callable[[Shape],
         name, type, shape = "logits", "tensor(float)", [1, "rows", "vocab"]
 
     path = graphs(Shape("growing"))
-    session = open_session(path, Device("cpu", "asked for"))
+    session = open_session(path, "cpu")
     outputs = [v for v in session.get_outputs() if v.name != "logits"]
     with pytest.raises(ModelError, match=r"its logits have the shape \[1, 'rows', 'vocab'\] instead of"):
         read_graph_io(session.get_inputs(), [], [Loose(), *outputs], path)

@@ -50,12 +50,12 @@ def test_a_graph_cut_in_the_middle_is_a_model_error(graphs: Callable[[Shape], Pa
     path = tmp_path / "model.onnx"
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ModelError, match="ONNX Runtime cannot load"):
-        open_session(path, CPU)
+        open_session(path, "cpu")
 
 
 def test_a_missing_file_is_a_model_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="ONNX Runtime cannot load"):
-        open_session(tmp_path / "model.onnx", CPU)
+        open_session(tmp_path / "model.onnx", "cpu")
 
 
 # -- threads ---------------------------------------------------------------------------------------------------------
