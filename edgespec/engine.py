@@ -55,10 +55,10 @@ def open_chat(
     store = default_store()
     bundle = _find(model, store, offline, progress)
     use_threads(resources.threads)
+    tokenizer = Tokenizer.load(bundle.tokenizer)  # before the model, which can then use the memory that parsing freed
     target = open_model(bundle, resources)
     draft = _paired(bundle) if draft is None else draft
     drafter = _make_drafter(draft, bundle, store, target.context_length, resources, progress)
-    tokenizer = Tokenizer.load(bundle.tokenizer)
     source = bundle.chat_template.read_text(encoding="utf-8") if bundle.chat_template else None
     return Chat(
         target,

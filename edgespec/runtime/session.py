@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from pathlib import Path
 
 import onnxruntime as ort
@@ -11,6 +13,8 @@ import psutil
 from edgespec.errors import ModelError, OutOfMemoryError, UsageError
 from edgespec.runtime.device import DeviceKind
 
+_MADV_PAGEOUT = 21
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 _pool_threads: int | None = None
 
 
@@ -59,12 +63,27 @@ def open_session(graph: Path, device: DeviceKind) -> ort.InferenceSession:
         ) from e
     except Exception as e:  # ONNX Runtime raises classes of its own that share no base but Exception
         raise ModelError(f"ONNX Runtime cannot load {graph}: {_first_line(e)}") from e
+    _let_go_of_mapped(graph.parent)
     if session.get_providers()[0] != providers[0]:
         raise ModelError(
             f"CUDA cannot be used: ONNX Runtime fell back to {session.get_providers()[0]}. "
             "Use --device cpu, or run `edgespec doctor`."
         )
     return session
+
+
+def _let_go_of_mapped(directory: Path) -> None:
+    """Tell Linux that the mapped weight files need not stay resident: ONNX Runtime has packed what it computes with,
+    and reads a few rows of the embedding per pass. Whatever is touched again comes back from the file."""
+    if _libc is None:
+        return
+    inside = f"{directory.resolve()}{os.sep}"
+    with Path("/proc/self/maps").open(encoding="utf-8", errors="surrogateescape") as maps:
+        for line in maps:
+            addresses, *_, file = line.rstrip("\n").split(maxsplit=5)
+            if file.startswith(inside):
+                start, end = (int(address, 16) for address in addresses.split("-"))
+                _libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _MADV_PAGEOUT)
 
 
 def _first_line(error: Exception) -> str:
