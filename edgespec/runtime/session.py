@@ -14,7 +14,7 @@ from edgespec.errors import ModelError, OutOfMemoryError, UsageError
 from edgespec.runtime.device import DeviceKind
 
 _MADV_PAGEOUT = 21
-_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+_libc: ctypes.CDLL | None = ctypes.CDLL(None) if sys.platform == "linux" else None
 _pool_threads: int | None = None
 
 
