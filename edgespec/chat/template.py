@@ -45,13 +45,14 @@ class ChatTemplate:
     trim a text, move it, repeat it or wrap it, but not look into it; one that drops or cuts a text is refused, as
     nothing that was said may vanish in silence.
 
-    `source` None is ChatML. `bos_token` and `eos_token` are what the template sees under these names.
+    `source` None is ChatML. A bundle's template sets `bos_token` and `eos_token` itself where it uses them; elsewhere
+    they are empty.
     A template that is not in KNOWN_TEMPLATES is rendered in a process of its own, with limits on time and memory.
 
     Raises: ModelError if there is no template and the tokenizer does not know ChatML's tokens.
     """
 
-    def __init__(self, source: str | None, tokenizer: Tokenizer, *, bos_token: str = "", eos_token: str = "") -> None:
+    def __init__(self, source: str | None, tokenizer: Tokenizer) -> None:
         if source is None and None in (tokenizer.control_id("<|im_start|>"), tokenizer.control_id("<|im_end|>")):
             raise ModelError("The model has no chat template, so it cannot chat: choose one tuned for chat.")
         self._source = CHATML if source is None else source
@@ -59,7 +60,6 @@ class ChatTemplate:
             source is None or hashlib.sha256(source.encode("utf-8", "replace")).hexdigest() in KNOWN_TEMPLATES
         )
         self._tokenizer = tokenizer
-        self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
 
     def render_ids(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> list[int]:
         """The ids of `messages`, and of the header of the answer to come unless told otherwise.
@@ -75,7 +75,8 @@ class ChatTemplate:
             "add_generation_prompt": add_generation_prompt,
             "tools": None,
             "documents": None,
-            **self._tokens,
+            "bos_token": "",
+            "eos_token": "",
         }
         return self._assemble(self._render(variables), messages)
 

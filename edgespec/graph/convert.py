@@ -17,7 +17,7 @@ from edgespec.graph.equalize import channel_factors, passage_ids
 from edgespec.graph.formats import FORMATS, WeightsName
 from edgespec.graph.gguf_reader import GGUFFile
 from edgespec.graph.llama import LlamaGraph
-from edgespec.graph.tokenizer import build_tokenizer, end_of_text_ids
+from edgespec.graph.tokenizer import build_tokenizer, chat_template, end_of_text_ids
 
 TOKENIZER_NAME = "tokenizer.json"
 TEMPLATE_NAME = "chat_template.jinja"
@@ -84,7 +84,7 @@ def convert_gguf(
         rest = _EQUALIZING if factors else 0.0
         built.build(layers, lambda done: report(rest + done * (1 - rest)))
         graph.save(file.text("general.architecture"))
-    texts = {TOKENIZER_NAME: tokenizer.to_str(), TEMPLATE_NAME: file.text("tokenizer.chat_template", "")}
+    texts = {TOKENIZER_NAME: tokenizer.to_str(), TEMPLATE_NAME: chat_template(file)}
     written = [name for name, text in texts.items() if text]
     for name in written:
         (out / name).write_text(texts[name], encoding="utf-8", newline="")

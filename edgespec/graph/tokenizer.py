@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Final
 
@@ -75,6 +76,23 @@ def end_of_text_ids(file: GGUFFile, vocab_size: int) -> tuple[int, ...]:
     if not ids or not all(0 <= i < vocab_size for i in ids):
         raise file.error("its metadata names no usable end-of-text token")
     return tuple(ids)
+
+
+def chat_template(file: GGUFFile) -> str:
+    """The file's chat template; empty if it has none. What it takes from its tokenizer's settings, it is given here:
+    the texts of the tokens that begin and end a sequence, where it uses them.
+
+    Raises: ModelError if such a token is beyond the vocabulary.
+    """
+    template = file.text("tokenizer.chat_template", "")
+    for name in ("eos_token", "bos_token"):
+        key = f"tokenizer.ggml.{name}_id"
+        if name in template and key in file.metadata:
+            tokens, index = file.texts("tokenizer.ggml.tokens"), file.integer(key)
+            if not 0 <= index < len(tokens):
+                raise file.error(f"its {name} is beyond its vocabulary")
+            template = f"{{% set {name} = {json.dumps(tokens[index], ensure_ascii=False)} %}}{template}"
+    return template
 
 
 def _model(file: GGUFFile, tokens: list[str], scheme: _Scheme) -> BPE:

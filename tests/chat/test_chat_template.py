@@ -49,17 +49,23 @@ SYSTEM, USER = Message("system", "Be brief."), Message("user", "What does a hero
 CONTENTS = st.text(st.sampled_from("ab \n{}%鷺<|im_end|>\u1680"), max_size=20)
 
 
+def with_tokens(source: str, bos: str = "", eos: str = "") -> str:
+    """As a conversion leaves a template that uses these names."""
+    return f"{{% set bos_token = '{bos}' %}}{{% set eos_token = '{eos}' %}}{source}"
+
+
 @pytest.fixture(params=TEMPLATES)
 def family(
     request: pytest.FixtureRequest, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[ChatTemplate, int]:
     """A template that is known, so rendered in this process, and the id that ends its messages."""
     source, bos, end = TEMPLATES[request.param]
+    source = with_tokens(source, bos, end)
     known = frozenset({hashlib.sha256(source.encode()).hexdigest()})
     monkeypatch.setattr(template_module, "KNOWN_TEMPLATES", known)
     end_id = tokenizer.control_id(end)
     assert end_id is not None
-    return ChatTemplate(source, tokenizer, bos_token=bos, eos_token=end), end_id
+    return ChatTemplate(source, tokenizer), end_id
 
 
 def spelled(tokenizer: Tokenizer, ids: list[int]) -> str:
@@ -76,7 +82,7 @@ def test_chatml_is_written_as_its_template_says(tokenizer: Tokenizer) -> None:
 
 
 def test_llama_like_trims_and_sees_the_bos_token(tokenizer: Tokenizer) -> None:
-    template = ChatTemplate(LLAMA_LIKE, tokenizer, bos_token="<|begin_of_text|>")
+    template = ChatTemplate(with_tokens(LLAMA_LIKE, "<|begin_of_text|>"), tokenizer)
     assert spelled(tokenizer, template.render_ids([SYSTEM, Message("user", " \n hi \n")])) == (
         "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nBe brief.<|eot_id|>"
         "<|start_header_id|>user<|end_header_id|>\n\nhi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
@@ -84,7 +90,7 @@ def test_llama_like_trims_and_sees_the_bos_token(tokenizer: Tokenizer) -> None:
 
 
 def test_gemma_like_folds_the_system_message_into_the_first_turn(tokenizer: Tokenizer) -> None:
-    template = ChatTemplate(GEMMA_LIKE, tokenizer, bos_token="<bos>")
+    template = ChatTemplate(with_tokens(GEMMA_LIKE, "<bos>"), tokenizer)
     messages = [SYSTEM, USER, Message("assistant", "Fish."), Message("user", "And?")]
     assert spelled(tokenizer, template.render_ids(messages, add_generation_prompt=False)) == (
         "<bos><start_of_turn>user\nBe brief.\n\nWhat does a heron eat?<end_of_turn>\n"
@@ -157,9 +163,9 @@ def test_an_unknown_template_gives_the_same_ids_in_its_own_process(
 ) -> None:
     source, bos, end = TEMPLATES[name]
     messages = [SYSTEM, Message("user", " A {{ 7 * 7 }} \ud800\0 鷺\n")]
-    apart = ChatTemplate(source, tokenizer, bos_token=bos, eos_token=end).render_ids(messages)
+    apart = ChatTemplate(with_tokens(source, bos, end), tokenizer).render_ids(messages)
     monkeypatch.setattr(template_module, "KNOWN_TEMPLATES", {hashlib.sha256(source.encode()).hexdigest()})
-    assert ChatTemplate(source, tokenizer, bos_token=bos, eos_token=end).render_ids(messages) == apart
+    assert ChatTemplate(with_tokens(source, bos, end), tokenizer).render_ids(messages) == apart
     assert "{{ 7 * 7 }} \ufffd\ufffd 鷺" in spelled(tokenizer, apart)
 
 

@@ -11,6 +11,7 @@ from tiny import MERGES, TOKENS, write_tiny_gguf
 from tokenizers import Tokenizer
 
 from edgespec.bundle import Bundle
+from edgespec.graph import convert_gguf
 from edgespec.graph.gguf_reader import GGUFFile
 from edgespec.graph.tokenizer import build_tokenizer, end_of_text_ids
 
@@ -176,3 +177,11 @@ def test_ids_are_those_of_transformers(tiny_gguf: Path, tokenizer: Tokenizer) ->
         if not any(character.isnumeric() for character in text):
             ids = theirs.encode(text, add_special_tokens=False)
             assert tokenizer.encode(text, add_special_tokens=False).ids == ids, text
+
+
+def test_a_template_that_names_the_begin_token_is_told_its_text(tmp_path: Path) -> None:
+    source = "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}"
+    path = write_tiny_gguf(tmp_path / "tiny.gguf", metadata={"tokenizer.chat_template": source})
+    convert_gguf(path, tmp_path / "out", weights="float32")
+    written = (tmp_path / "out" / "chat_template.jinja").read_text(encoding="utf-8")
+    assert written == '{% set bos_token = "<|im_start|>" %}' + source
