@@ -45,9 +45,9 @@ def open_chat(
 ) -> Chat:
     """Open a model for a conversation.
 
-    model: a bundle's name or directory; None is the catalog's default, which is fetched if it is missing and `offline`
-    does not forbid it. draft: "ngram", "none", or the name of a bundle with the same tokenizer; None is what the
-    catalog pairs the model with, else "ngram". progress: hears (stage, fraction 0..1) of a fetch or a check.
+    model: a bundle's name or directory; None is the catalog's default. What the catalog names is fetched if it is
+    missing, unless `offline` forbids it. draft: "ngram", "none", or the name of a bundle with the same tokenizer; None
+    is what the catalog pairs the model with, else "ngram". progress: hears (stage, fraction 0..1) of a fetch or check.
 
     Raises: ModelError, DownloadError, ChecksumError, OutOfMemoryError, UsageError.
     """
@@ -84,11 +84,12 @@ def open_model(bundle: Bundle, resources: Resources) -> OnnxCausalLM:
 
 
 def _find(model: str | None, store: Store, offline: bool, progress: Progress) -> Bundle:
-    name = model or load_catalog().default
-    if model is None and name not in store.names():
+    catalog = load_catalog()
+    name = catalog.default if model is None else model
+    if name in catalog.pairs and name not in store.names() and not offline:
         from edgespec.pull import pull  # what a conversion needs is slow to import
 
-        return pull(name, store, offline=offline, progress=progress)
+        return pull(name, store, progress=progress)
     return store.get(name, progress)
 
 

@@ -92,11 +92,7 @@ def _print(facts: dict[str, Any]) -> None:
         ("models", facts["models"]),
     ]
     if facts["model"]:
-        holds = (
-            "holds: any split into passes of two or more rows gives the same bits"
-            if facts["exact"]
-            else "DOES NOT HOLD"
-        )
+        holds = "holds: every split into passes gives the same bits" if facts["exact"] else "DOES NOT HOLD"
         rows += [
             ("model", facts["model"]),
             ("device", f"{facts['device']} ({facts['device_reason']})"),

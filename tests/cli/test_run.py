@@ -273,7 +273,7 @@ def test_a_prompt_longer_than_the_context(here: Here, capsys: Capture) -> None:
 
 def test_models_that_are_not_there(here: Here, capsys: Capture) -> None:
     for model, draft in (("tinny", "none"), ("tiny", "tinny"), ("smollm2-135m", "none")):
-        assert here(model, "hello", "-d", draft) == 3
+        assert here(model, "hello", "-d", draft, "--offline") == 3
         out, err = capsys.readouterr()
         assert out == ""
         assert re.fullmatch(r"edgespec: .*(did you mean tiny\?|edgespec pull smollm2-135m).*\n", err)
