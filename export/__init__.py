@@ -1,1 +1,1 @@
-"""What needs torch, transformers or optimum: it runs with the `export` extra and is no part of the installed package."""
+"""What needs torch, transformers or optimum: for the `export` extra, and no part of the installed package."""
