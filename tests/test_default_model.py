@@ -163,3 +163,31 @@ def test_the_quality_of_the_conversion_is_what_was_promised(default_bundle: Bund
 def test_the_default_template_needs_no_process_of_its_own(default_bundle: Bundle) -> None:
     assert default_bundle.chat_template is not None
     assert hashlib.sha256(default_bundle.chat_template.read_bytes()).hexdigest() in KNOWN_TEMPLATES
+
+
+RESIDENT = """
+import sys
+from edgespec.bundle import default_store
+from edgespec.engine import Resources, open_model
+
+bundle = default_store().open(sys.argv[1])
+model = open_model(bundle, Resources(256))
+mapped = resident = 0
+with open("/proc/self/smaps") as maps:
+    for line in maps:
+        if "-" in line.split()[0]:
+            inside = line.rstrip().endswith("/model.onnx.data")
+        elif inside and line.startswith("Size:"):
+            mapped += int(line.split()[1])
+        elif inside and line.startswith("Rss:"):
+            resident += int(line.split()[1])
+print(mapped, resident)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can be told")
+def test_weights_are_not_resident_packed_and_mapped(default_bundle: Bundle) -> None:
+    command = [sys.executable, "-c", RESIDENT, default_bundle.name]
+    mapped, resident = subprocess.run(command, capture_output=True, check=True, text=True).stdout.split()
+    assert int(mapped) > 20_000  # kB: the embedding, at least
+    assert int(resident) < int(mapped) / 4
