@@ -191,7 +191,7 @@ def _measure(request: _Request, gguf: Path, staging: Staging, eos_ids: Sequence[
 
     reference = staging.scratch / "reference"
     reference.mkdir()
-    convert_gguf(gguf, reference, weights="float32", progress=progress)
+    convert_gguf(gguf, reference, weights="float32", progress=lambda _, done: progress("Preparing to measure", done))
     quality = measure(staging.files, reference, eos_ids, progress)
     if isinstance(request.origin, Pair):
         good = quality.mean_kl <= CATALOG_MAX_KL and _reaches(quality, CATALOG_MIN_AGREEMENT)
