@@ -83,26 +83,31 @@ class Sampler:
         _check(float(scores[best]))
         return best
 
-    @_masked_may_overflow
     def probabilities(self, logits: NDArray[np.float32], recent: Sequence[int]) -> Probabilities:
         """The distribution after every transform. logits: float32 [vocab], of the position behind the `recent` tokens,
         of which the penalty sees the last PENALTY_WINDOW."""
+        weights = self.weights(logits, recent).astype(np.float64)
+        weights /= weights.sum()
+        return weights
+
+    @_masked_may_overflow
+    def weights(self, logits: NDArray[np.float32], recent: Sequence[int]) -> NDArray[np.floating]:
+        """`probabilities` of any scale, [vocab]: enough to draw from, and cheaper over a large vocabulary."""
         s = self.settings
         scores = self._penalized(logits, recent)
-        peak = float(scores.max())
-        _check(peak)
+        peak = scores.max()
+        _check(float(peak))
         kept = np.argpartition(scores, -s.top_k)[-s.top_k :] if 0 < s.top_k < scores.size else None
-        shown = scores if kept is None else scores[kept]
-        weights = np.exp((shown - np.float32(peak)) / np.float32(s.temperature)).astype(np.float64)
-        weights /= weights.sum()
+        weights: NDArray[np.floating] = scores - peak if kept is None else scores[kept] - peak
+        weights /= np.float32(s.temperature)
+        np.exp(weights, out=weights)
         if s.top_p < 1.0:
-            weights = _nucleus(weights, s.top_p)
+            weights = _nucleus(weights.astype(np.float64) / weights.sum(dtype=np.float64), s.top_p)
         if s.min_p > 0.0:
-            weights = np.where(weights >= s.min_p * weights.max(), weights, 0.0)
-            weights /= weights.sum()
+            weights[weights < s.min_p * weights.max()] = 0.0
         if kept is None:
             return weights
-        full = np.zeros(scores.size)
+        full = np.zeros(scores.size, weights.dtype)
         full[kept] = weights
         return full
 
@@ -116,14 +121,14 @@ class Sampler:
         return scores
 
 
-def draw(p: Probabilities, u: float) -> int:
+def draw(p: NDArray[np.floating], u: float) -> int:
     """The token at which the cumulative sum of `p` (of any scale) passes its part `u` in [0, 1): inverse transform
     sampling, never a token of probability 0."""
     # Sums of blocks first: a cumulative sum over a large vocabulary costs more than the rest of sampling.
-    blocks = np.cumsum(np.add.reduceat(p, np.arange(0, p.size, _BLOCK)))
+    blocks = np.cumsum(np.add.reduceat(p, np.arange(0, p.size, _BLOCK), dtype=np.float64))
     block, rest = _locate(blocks, u * float(blocks[-1]))
     start = block * _BLOCK
-    index, _ = _locate(np.cumsum(p[start : start + _BLOCK]), rest)
+    index, _ = _locate(np.cumsum(p[start : start + _BLOCK], dtype=np.float64), rest)
     return start + index
 
 

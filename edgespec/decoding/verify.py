@@ -72,10 +72,10 @@ def _row(
     """The token of one row: `proposed` if it is accepted, the target's own otherwise."""
     if sampler.greedy:
         return sampler.argmax(logits, recent)
-    p = sampler.probabilities(logits, recent)
     _, u_accept, u_draw = sampler.uniforms(position)
     if proposed is None or q is None:
-        return draw(p, u_draw)
+        return draw(sampler.weights(logits, recent), u_draw)
+    p = sampler.probabilities(logits, recent)
     if u_accept * q[proposed] < p[proposed]:
         return proposed
     residual = np.maximum(p - q, 0.0)

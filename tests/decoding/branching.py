@@ -85,7 +85,7 @@ class BranchingSampler(Sampler):
 
 def branching_draw(p: Probabilities, u: Uniform) -> int:
     """What `sampling.draw` computes, asked of a uniform that is an interval."""
-    edges = np.cumsum(p) / p.sum()
+    edges = np.cumsum(p, dtype=np.float64) / p.sum(dtype=np.float64)
     edges[-1] = 1.0
     return u.part(edges.tolist())
 
