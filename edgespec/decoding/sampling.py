@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import secrets
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +62,8 @@ class Sampler:
 
     def __init__(self, settings: Sampling) -> None:
         self.settings = settings
-        self._seed = secrets.randbits(64) if settings.seed is None else settings.seed
+        seed = secrets.randbits(64) if settings.seed is None else settings.seed
+        self._key = seed.to_bytes(8, "little")
 
     @property
     def greedy(self) -> bool:
@@ -68,12 +72,12 @@ class Sampler:
     def uniforms(self, position: int) -> tuple[float, float, float]:
         """The three random numbers in [0, 1) of a position: to draw a proposal, to accept it, to draw a token.
 
-        They are a function of seed and position (counter-based, Salmon et al. 2011), so nothing that is proposed,
-        rejected or aborted can move the randomness of what is emitted later.
+        They are a keyed hash of the position (a counter-based generator, Salmon et al. 2011), so nothing that is
+        proposed, rejected or aborted can move the randomness of what is emitted later.
         """
-        bits = np.random.Philox(counter=position, key=self._seed)
-        draft, accept, draw = np.random.Generator(bits).random(3)
-        return float(draft), float(accept), float(draw)
+        digest = blake2b(position.to_bytes(8, "little"), digest_size=24, key=self._key).digest()
+        draft, accept, draw = (bits >> 11 for bits in struct.unpack("<3Q", digest))
+        return draft * 2.0**-53, accept * 2.0**-53, draw * 2.0**-53
 
     @_masked_may_overflow
     def argmax(self, logits: NDArray[np.float32], recent: Sequence[int]) -> int:
@@ -125,11 +129,16 @@ def draw(p: NDArray[np.floating], u: float) -> int:
     """The token at which the cumulative sum of `p` (of any scale) passes its part `u` in [0, 1): inverse transform
     sampling, never a token of probability 0."""
     # Sums of blocks first: a cumulative sum over a large vocabulary costs more than the rest of sampling.
-    blocks = np.cumsum(np.add.reduceat(p, np.arange(0, p.size, _BLOCK), dtype=np.float64))
+    blocks = np.cumsum(np.add.reduceat(p, _block_starts(p.size), dtype=np.float64))
     block, rest = _locate(blocks, u * float(blocks[-1]))
     start = block * _BLOCK
     index, _ = _locate(np.cumsum(p[start : start + _BLOCK], dtype=np.float64), rest)
     return start + index
+
+
+@cache
+def _block_starts(size: int) -> NDArray[np.int64]:
+    return np.arange(0, size, _BLOCK)
 
 
 def _locate(cumulative: NDArray[np.float64], value: float) -> tuple[int, float]:
