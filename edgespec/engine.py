@@ -59,11 +59,10 @@ def open_chat(
     target = open_model(bundle, resources)
     draft = _paired(bundle) if draft is None else draft
     drafter = _make_drafter(draft, bundle, store, target.context_length, resources, progress)
-    source = bundle.chat_template.read_text(encoding="utf-8") if bundle.chat_template else None
     return Chat(
         target,
         tokenizer,
-        ChatTemplate(source, tokenizer),
+        ChatTemplate.load(bundle.chat_template, tokenizer),
         bundle.manifest.eos_ids,
         drafter,
         settings,

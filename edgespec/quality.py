@@ -76,7 +76,7 @@ def _write(
 ) -> Iterator[tuple[list[int], int]]:
     """The ids of each question and its answer, and how many of them are the question's."""
     path = directory / "chat_template.jinja"
-    template = ChatTemplate(path.read_text(encoding="utf-8") if path.is_file() else None, tokenizer)
+    template = ChatTemplate.load(path if path.is_file() else None, tokenizer)
     for seed, question in enumerate(QUESTIONS):
         ids = template.render_ids([Message("user", question)])
         prompt = len(ids)

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from edgespec.chat import jinja_render
@@ -60,6 +61,11 @@ class ChatTemplate:
             source is None or hashlib.sha256(source.encode("utf-8", "replace")).hexdigest() in KNOWN_TEMPLATES
         )
         self._tokenizer = tokenizer
+
+    @classmethod
+    def load(cls, path: Path | None, tokenizer: Tokenizer) -> ChatTemplate:
+        """The template in a file; None is ChatML. Raises: as the class."""
+        return cls(None if path is None else path.read_text(encoding="utf-8"), tokenizer)
 
     def render_ids(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> list[int]:
         """The ids of `messages`, and of the header of the answer to come unless told otherwise.
