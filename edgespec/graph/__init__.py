@@ -1,14 +1,18 @@
 """Weights on disk -> ONNX graph, tokenizer and chat template. Needed once per model, never to chat; no torch.
 
+config.py        a model's description, the same for every family
+weights.py       what the graph asks of its weights
 gguf_reader.py   what a GGUF file holds, checked
-config.py        its metadata as the sizes of a llama model
-quantize.py      its weights as float32 or int8
+gguf_model.py    its metadata as a description, its tensors as weights
+tokenizer.py     its tokenizer
+quantize.py      weights as float32 or int8
 rotary.py        how fast the pairs of a head turn
+forward.py       a model's forward pass in NumPy
 equalize.py      evening out the channels that int8 products read
 formats.py       embedding and linear layers in either
 builder.py       an ONNX graph whose weights are streamed to disk
-llama.py         the llama family's graph
-tokenizer.py     its tokenizer
+attention.py     a layer's attention, with lengths and positions
+decoder.py       the graph of any family
 convert.py       all of it together
 """
 

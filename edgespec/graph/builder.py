@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+
+from edgespec.errors import ModelError
+
+Profile = Literal["cpu", "cuda"]
+"""What the floats of a graph are, its inputs and outputs included: float32 for "cpu", float16 for "cuda"."""
 
 GRAPH_NAME: Final = "model.onnx"
 DATA_NAME: Final = "model.onnx.data"
@@ -22,10 +27,14 @@ _ALIGNMENT: Final = 4096
 class GraphBuilder:
     """Collects nodes, inputs, outputs and weights. Weights go straight to `directory`/model.onnx.data.
 
-    Use it as a context manager, which closes that file, and call `save` inside.
+    Use it as a context manager, which closes that file, and call `save` inside. `element` and `dtype` are the type of
+    the profile's floats.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, profile: Profile = "cpu") -> None:
+        self.profile: Final = profile
+        self.element: Final = TensorProto.FLOAT if profile == "cpu" else TensorProto.FLOAT16
+        self.dtype: Final[type[np.generic]] = np.float32 if profile == "cpu" else np.float16
         self._directory = directory
         self._data = (directory / DATA_NAME).open("wb")
         self._nodes: list[NodeProto] = []
@@ -75,6 +84,10 @@ class GraphBuilder:
         self._refer(name, start, self._data.tell() - start, shape, element)
         return name
 
+    def floats(self, name: str, chunks: Iterable[NDArray[np.float32]], shape: Sequence[int]) -> str:
+        """`weight` in the profile's type of floats. Raises: ModelError for values that it cannot hold."""
+        return self.weight(name, (self._converted(name, chunk) for chunk in chunks), shape, self.element)
+
     def alias(self, name: str, weight: str, shape: Sequence[int]) -> str:
         """The bytes of `weight` once more under another name and shape; the file holds them once."""
         tensor = next(t for t in self._tensors if t.name == weight)
@@ -89,6 +102,13 @@ class GraphBuilder:
         model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="edgespec")
         self._data.flush()
         (self._directory / GRAPH_NAME).write_bytes(model.SerializeToString(deterministic=True))
+
+    def _converted(self, name: str, chunk: NDArray[np.float32]) -> NDArray[Any]:
+        with np.errstate(over="ignore"):
+            converted = chunk.astype(self.dtype, copy=False)
+        if not np.isfinite(converted).all():
+            raise ModelError(f"The values of {name} are too large for float16; convert the model for the CPU.")
+        return converted
 
     def _refer(self, name: str, offset: int, length: int, shape: Sequence[int], element: int) -> None:
         tensor = TensorProto(name=name, dims=shape, data_type=element, data_location=TensorProto.EXTERNAL)

@@ -1,4 +1,4 @@
-"""GGUF in, bundle files out: the graph, its weights, the tokenizer and the chat template."""
+"""A model in, bundle files out: the graph, its weights, the tokenizer and the chat template."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from edgespec.errors import UsageError
-from edgespec.graph.builder import DATA_NAME, GRAPH_NAME, GraphBuilder
-from edgespec.graph.config import LlamaConfig
+from edgespec.graph.builder import DATA_NAME, GRAPH_NAME, GraphBuilder, Profile
+from edgespec.graph.config import DecoderConfig
+from edgespec.graph.decoder import DecoderGraph
 from edgespec.graph.equalize import channel_factors, passage_ids
-from edgespec.graph.formats import FORMATS, WeightsName
+from edgespec.graph.formats import FORMATS, WeightFormat, WeightsName
+from edgespec.graph.gguf_model import GGUFWeights, read_config
 from edgespec.graph.gguf_reader import GGUFFile
-from edgespec.graph.llama import LlamaGraph
 from edgespec.graph.tokenizer import build_tokenizer, chat_template, end_of_text_ids
+from edgespec.graph.weights import WeightSource
 
 TOKENIZER_NAME = "tokenizer.json"
 TEMPLATE_NAME = "chat_template.jinja"
@@ -47,56 +50,90 @@ class Converted:
     files: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """What the readers of GGUF files and of checkpoints have in common."""
+
+    config: DecoderConfig
+    source: WeightSource
+    tokenizer: Tokenizer
+    template: str
+    eos_ids: tuple[int, ...]
+    name: str
+    license: str | None
+
+
 def convert_gguf(
     source: Path,
     out: Path,
     *,
     weights: WeightsName = "int8",
     keep_layers: Sequence[int] | None = None,
+    profile: Profile = "cpu",
     progress: Progress | None = None,
 ) -> Converted:
     """Write the model in `source` as an ONNX graph with its tokenizer into the directory `out`, made if need be.
 
     `weights`: "int8", blocks of 32, to run; "float32", the dequantized weights, to measure the quality of int8 against.
-    `keep_layers` keeps only these layers, in rising order: a layer-skip draft. `progress` hears (stage, fraction 0..1).
+    `keep_layers` keeps only these layers, in rising order: a layer-skip draft. `profile`: the floats are float32 for
+    "cpu", float16 for "cuda". `progress` hears (stage, fraction 0..1).
     The same source gives the same bytes on one machine; int8 may differ by a rounding where NumPy's matrix products run
     on another number of threads. Nothing is flushed to the disk: that is for the caller.
 
-    Graph, float32 but for the ids: input_ids int64 [1,S], attention_mask int64 [1,past+S], num_logits_to_keep int64 []
-    (optional: 0, all rows), attention_padding int64 [] (optional: 0; rows that only attention sees, see LlamaGraph),
-    past_key_values.N.key/value [1,Hkv,P,D] -> logits [1,R,V], present.N.key/value.
+    Graph, in the profile's floats but for the ids: input_ids int64 [1,S], attention_mask int64 [1,past+S],
+    past_key_values.N.key/value [1,Hkv,P,D] -> logits [1,R,V], present.N.key/value. Optional, int64 []:
+    num_logits_to_keep (0, all rows), attention_padding ("cpu" only: 0; rows that only attention sees, see Attention),
+    context_length (LongRoPE only: the model's; the context that the cache has room for).
 
     Raises: ModelError if the file is damaged, of another architecture, or cannot be converted faithfully; UsageError
     for layers that it does not have; OSError if `out` cannot be written.
     """
     file = GGUFFile(source)
-    config = LlamaConfig.read(file)
-    layers = _kept(keep_layers, config.layers)
-    tokenizer = build_tokenizer(file, config.vocab_size)
-    report = partial(progress, _STAGE) if progress else _silent
+    config = read_config(file)
+    model = _Model(
+        config=config,
+        source=GGUFWeights(file, config),
+        tokenizer=build_tokenizer(file, config.vocab_size),
+        template=chat_template(file),
+        eos_ids=end_of_text_ids(file, config.vocab_size),
+        name=file.text("general.name", source.stem),
+        license=file.text("general.license", "") or None,
+    )
+    return _convert(model, out, FORMATS[weights], _kept(keep_layers, len(config.layers)), profile, progress)
+
+
+def _convert(
+    model: _Model,
+    out: Path,
+    weights: WeightFormat,
+    layers: tuple[int, ...],
+    profile: Profile,
+    progress: Progress | None,
+) -> Converted:
+    config, report = model.config, partial(progress, _STAGE) if progress else _silent
     factors: dict[str, NDArray[np.float32]] = {}
-    if FORMATS[weights].equalized:
-        ids = passage_ids(tokenizer, config)
-        factors = channel_factors(file, config, layers, ids, lambda done: report(done * _EQUALIZING))
+    if weights.equalized:
+        ids = passage_ids(model.tokenizer, config)
+        factors = channel_factors(model.source, config, layers, ids, lambda done: report(done * _EQUALIZING))
     out.mkdir(parents=True, exist_ok=True)
-    with GraphBuilder(out) as graph:
-        built = LlamaGraph(graph, file, config, FORMATS[weights], factors)
+    with GraphBuilder(out, profile) as graph:
         rest = _EQUALIZING if factors else 0.0
+        built = DecoderGraph(graph, model.source, config, weights, factors)
         built.build(layers, lambda done: report(rest + done * (1 - rest)))
-        graph.save(file.text("general.architecture"))
-    texts = {TOKENIZER_NAME: tokenizer.to_str(), TEMPLATE_NAME: chat_template(file)}
+        graph.save(config.architecture)
+    texts = {TOKENIZER_NAME: model.tokenizer.to_str(), TEMPLATE_NAME: model.template}
     written = [name for name, text in texts.items() if text]
     for name in written:
         (out / name).write_text(texts[name], encoding="utf-8", newline="")
     return Converted(
-        architecture=file.text("general.architecture"),
-        name=file.text("general.name", source.stem),
-        license=file.text("general.license", "") or None,
+        architecture=config.architecture,
+        name=model.name,
+        license=model.license,
         context_length=config.context_length,
         vocab_size=config.vocab_size,
-        eos_ids=end_of_text_ids(file, config.vocab_size),
+        eos_ids=model.eos_ids,
         layers=layers,
-        recipe=FORMATS[weights].recipe,
+        recipe=weights.recipe if profile == "cpu" else f"{weights.recipe}, float16 activations",
         files=(GRAPH_NAME, DATA_NAME, *written),
     )
 

@@ -19,7 +19,7 @@ _INT8_ACTIVATIONS: Final = 4
 
 
 class WeightFormat(Protocol):
-    """Nodes for the two things that weights are used for. All activations are float32."""
+    """Nodes for the two things that weights are used for. Activations are of the graph's float type."""
 
     @property
     def recipe(self) -> str:
@@ -115,7 +115,7 @@ FORMATS: Final[dict[WeightsName, WeightFormat]] = {"int8": Int8Format(), "float3
 
 
 def _store_int8(graph: GraphBuilder, name: str, parts: Sequence[Rows]) -> None:
-    """Write NAME.weight uint8 [N, K/32, 32] and NAME.scales float32 [N, K/32]."""
+    """Write NAME.weight uint8 [N, K/32, 32] and NAME.scales [N, K/32], of the graph's float type."""
     rows, width = _size(parts)
     scales: list[NDArray[np.float32]] = []
 
@@ -125,12 +125,12 @@ def _store_int8(graph: GraphBuilder, name: str, parts: Sequence[Rows]) -> None:
             yield packed
 
     graph.weight(f"{name}.weight", weights(), (rows, width // BLOCK, BLOCK), TensorProto.UINT8)
-    graph.weight(f"{name}.scales", scales, (rows, width // BLOCK), TensorProto.FLOAT)
+    graph.floats(f"{name}.scales", scales, (rows, width // BLOCK))
 
 
 def _store_float32(graph: GraphBuilder, name: str, parts: Sequence[Rows]) -> str:
-    """Write NAME.weight float32 [N, K]."""
-    return graph.weight(f"{name}.weight", float_chunks(parts), _size(parts), TensorProto.FLOAT)
+    """Write NAME.weight [N, K], of the graph's float type."""
+    return graph.floats(f"{name}.weight", float_chunks(parts), _size(parts))
 
 
 def _size(parts: Sequence[Rows]) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Rows of weights out of a GGUF file: as float32, or as int8 in blocks of 32.
+"""Rows of weights out of a file: as float32, or as int8 in blocks of 32.
 
 int8 here is what `MatMulNBits` and `GatherBlockQuantized` of ONNX Runtime read with bits=8 and no zero points: an
 unsigned byte b and its block's scale s stand for (b - 128) * s.
@@ -31,7 +31,8 @@ _CHUNK: Final = 1 << 18
 class Rows:
     """Rows of a weight matrix, one per output, of `width` weights: `data` uint8 [rows, bytes per row], as stored.
 
-    `name` is what a message calls them by. `factors` float32 [width], if given, multiply the columns.
+    Checkpoints use GGUF's types F32, F16 and BF16. `name` is what a message calls them by. `factors` float32 [width],
+    if given, multiply the columns.
     """
 
     name: str
@@ -84,11 +85,6 @@ def int8_chunks(parts: Sequence[Rows]) -> Iterator[tuple[NDArray[np.uint8], NDAr
         yield packed.reshape(len(raw), -1), scales.reshape(len(raw), -1)
 
 
-def vector(tensor: Tensor) -> NDArray[np.float32]:
-    """A one-dimensional tensor as float32 [size]. Raises: ModelError as `float_chunks`."""
-    return np.concatenate(list(float_chunks([Rows.of(tensor)]))).reshape(-1)
-
-
 def _raw_chunks(parts: Sequence[Rows]) -> Iterator[tuple[Rows, NDArray[np.uint8]]]:
     for part in parts:
         step = max(1, _CHUNK // part.width)
@@ -134,4 +130,4 @@ def _inverse(scales: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _check_finite(part: Rows, values: NDArray[np.float32]) -> None:
     if not np.isfinite(values).all():
-        raise ModelError(f"The tensor {part.name} holds NaN or infinite weights; fetch or copy the GGUF file again.")
+        raise ModelError(f"The tensor {part.name} holds NaN or infinite weights; fetch or copy the model again.")

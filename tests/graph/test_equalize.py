@@ -16,11 +16,11 @@ from tiny import TOKENS, write_tiny_gguf
 from edgespec.errors import ModelError
 from edgespec.graph import convert_gguf
 from edgespec.graph.builder import GraphBuilder
-from edgespec.graph.config import LlamaConfig
+from edgespec.graph.decoder import DecoderGraph
 from edgespec.graph.equalize import ALPHA, channel_factors, passage_ids
 from edgespec.graph.formats import FORMATS, WeightsName
+from edgespec.graph.gguf_model import GGUFWeights, read_config
 from edgespec.graph.gguf_reader import GGUFFile
-from edgespec.graph.llama import LlamaGraph
 from edgespec.graph.tokenizer import build_tokenizer
 
 IDS = [1, 300, 17, 42, 260, 99, 5, 270, 281, 33, 150, 299, 7, 7, 64, 203]
@@ -41,7 +41,8 @@ class Tapped(NumpyLlama):
 
 def factors_of(path: Path, layers: Sequence[int], ids: Sequence[int] = IDS) -> dict[str, NDArray[np.float32]]:
     file = GGUFFile(path)
-    return channel_factors(file, LlamaConfig.read(file), layers, ids, lambda _: None)
+    config = read_config(file)
+    return channel_factors(GGUFWeights(file, config), config, layers, ids, lambda _: None)
 
 
 def expected_factors(path: Path, layers: Sequence[int]) -> dict[str, Array]:
@@ -61,8 +62,9 @@ def build(path: Path, out: Path, weights: WeightsName, factors: Mapping[str, NDA
     file = GGUFFile(path)
     out.mkdir()
     with GraphBuilder(out) as graph:
-        config = LlamaConfig.read(file)
-        LlamaGraph(graph, file, config, FORMATS[weights], factors).build(range(config.layers), lambda _: None)
+        config = read_config(file)
+        built = DecoderGraph(graph, GGUFWeights(file, config), config, FORMATS[weights], factors)
+        built.build(range(len(config.layers)), lambda _: None)
         graph.save("llama")
     return Runner(out)
 
@@ -147,7 +149,7 @@ def test_weights_that_overflow_are_left_as_they_are(tmp_path: Path) -> None:
 def test_the_passage_fits_the_model(tmp_path: Path, context_length: int) -> None:
     path = write_tiny_gguf(tmp_path / "short.gguf", context_length=context_length)
     file = GGUFFile(path)
-    config = LlamaConfig.read(file)
+    config = read_config(file)
     ids = passage_ids(build_tokenizer(file, config.vocab_size), config)
     assert 2 <= len(ids) <= min(context_length, 384)
     convert_gguf(path, tmp_path / "out")

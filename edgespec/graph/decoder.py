@@ -1,0 +1,152 @@
+"""The graph of a decoder: embedding, layers of attention and gated feed-forward, norms between them, output head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from edgespec.graph.attention import Attention
+from edgespec.graph.builder import MICROSOFT, GraphBuilder
+from edgespec.graph.config import DecoderConfig
+from edgespec.graph.formats import WeightFormat
+from edgespec.graph.quantize import Rows
+from edgespec.graph.weights import WeightSource, vector
+
+_TO_THE_END: Final = np.iinfo(np.int64).max
+
+
+class DecoderGraph:
+    """Writes one model into a GraphBuilder. Shapes below: S rows of this pass, T = past + S, R rows of logits."""
+
+    def __init__(
+        self,
+        graph: GraphBuilder,
+        source: WeightSource,
+        config: DecoderConfig,
+        weights: WeightFormat,
+        factors: Mapping[str, NDArray[np.float32]],
+    ) -> None:
+        """`factors`, by the name of a norm's gain: what the norm's channels are divided by, and its readers' columns
+        multiplied by."""
+        self._graph, self._source, self._config, self._weights, self._factors = graph, source, config, weights, factors
+        self._attention = Attention(graph, config, self._linear, self._head_norm)
+
+    def build(self, layers: Sequence[int], progress: Callable[[float], None]) -> None:
+        """Add everything, with these layers of the source, renumbered from 0.
+
+        Raises: ModelError for a missing, misshapen or unreadable tensor; OSError if the weights cannot be written.
+        """
+        config, graph = self._config, self._graph
+        ids = graph.input("input_ids", TensorProto.INT64, [1, "sequence_length"])
+        graph.output("logits", graph.element, [1, "logits_length", config.vocab_size])
+        self._attention.add_inputs(ids, [config.layers[source] for source in layers])
+        table = self._source.rows("token_embd.weight")
+        residual = self._weights.embed(graph, "embedding", ids, table)
+        residual = self._scaled("embedding.scaled", residual, config.embedding_scale)
+        x = self._norm("layers.0.attention_norm", "first_norm", residual, f"blk.{layers[0]}.attn_norm.weight")
+        progress(self._share(0, layers))
+        for n, source in enumerate(layers):
+            gain = f"blk.{source}.ffn_norm.weight"
+            added = self._attention.add(n, source, x)
+            x, residual = self._add_and_norm(n, source, "attention", added, residual, gain)
+            following = f"blk.{layers[n + 1]}.attn_norm.weight" if n + 1 < len(layers) else "output_norm.weight"
+            added = self._feed_forward(n, source, x)
+            x, residual = self._add_and_norm(n, source, "ffn", added, residual, following)
+            progress(self._share(n + 1, layers))
+        self._head(x, table)
+
+    def _share(self, done: int, layers: Sequence[int]) -> float:
+        """The embedding counts as a layer."""
+        return (done + 1) / (len(layers) + 1)
+
+    def _feed_forward(self, n: int, source: int, x: str) -> str:
+        graph, name = self._graph, f"layers.{n}.ffn"
+        gate, up = (
+            self._linear(f"{name}.{part}", x, [f"blk.{source}.ffn_{part}"], f"blk.{source}.ffn_norm.weight")
+            for part in ("gate", "up")
+        )
+        if self._config.activation == "silu":
+            # x * sigmoid(alpha * x): with alpha 1 it is SiLU.
+            activated = graph.node("QuickGelu", [gate], f"{name}.silu", domain=MICROSOFT, alpha=1.0)
+        else:
+            activated = graph.node("FastGelu", [gate], f"{name}.gelu", domain=MICROSOFT)
+        product = graph.node("Mul", [activated, up], f"{name}.product")
+        return self._linear(f"{name}.down", product, [f"blk.{source}.ffn_down"])
+
+    def _add_and_norm(self, n: int, source: int, block: str, x: str, residual: str, gain: str) -> tuple[str, str]:
+        """Add what a block computed to the residual and norm the sum. Returns the normed sum, and the sum itself."""
+        if self._config.post_norms:
+            part = "post_attention_norm" if block == "attention" else "post_ffw_norm"
+            x = self._norm(
+                f"layers.{n}.{block}.post_norm", f"layers.{n}.{block}.normed", x, f"blk.{source}.{part}.weight"
+            )
+        x = self._scaled(f"layers.{n}.{block}.scaled", x, self._config.residual_scale)
+        name = f"layers.{n}.ffn_norm" if block == "attention" else f"layers.{n}.next_norm"
+        outputs = [f"{name}.output", "", "", f"{name}.sum"]
+        self._graph.node(
+            "SkipSimplifiedLayerNormalization",
+            [x, residual, self._gain(name, gain)],
+            name,
+            outputs,
+            MICROSOFT,
+            epsilon=self._config.rms_epsilon,
+        )
+        return outputs[0], outputs[3]
+
+    def _head(self, x: str, table: Rows) -> None:
+        """Logits for the last rows that `num_logits_to_keep` asks for; its default 0 means all."""
+        config, graph = self._config, self._graph
+        keep = graph.constant("num_logits_to_keep", 0)
+        # -0 is 0, the first row; a start before that is clamped to it.
+        start = graph.node("Reshape", [graph.node("Neg", [keep], "minus_kept"), graph.constant("list", [1])], "start")
+        end, axis = graph.constant("end", [_TO_THE_END]), graph.constant("row_axis", [1])
+        kept = graph.node("Slice", [x, start, end, axis], "kept_rows")
+        if config.tied:
+            logits = self._weights.tied_head(graph, "head", kept, "embedding", table)
+        else:
+            logits = self._linear("head", kept, ["output"])
+        if (cap := config.logit_softcap) is not None:
+            bounded = graph.node("Tanh", [self._scaled("head.share", logits, 1 / cap)], "head.tanh")
+            logits = self._scaled("head.capped", bounded, cap)
+        graph.node("Identity", [logits], "logits")
+
+    def _linear(self, name: str, x: str, tensors: Sequence[str], gain: str = "") -> str:
+        """The products with some matrices, one after the other, and their biases. `gain` names the norm that they
+        read, if they read one that may have factors."""
+        factors = self._factors.get(gain)
+        parts = [replace(self._source.rows(f"{tensor}.weight"), factors=factors) for tensor in tensors]
+        product = self._weights.linear(self._graph, name, x, parts)
+        biased = [tensor.split(".")[-1] in self._config.biases for tensor in tensors]
+        if not any(biased):
+            return product
+        sizes = [len(part.data) for part in parts]
+        biases = [
+            vector(self._source, f"{tensor}.bias") if has else np.zeros(size, np.float32)
+            for tensor, has, size in zip(tensors, biased, sizes, strict=True)
+        ]
+        bias = self._graph.floats(f"{name}.bias", biases, [sum(sizes)])
+        return self._graph.node("Add", [product, bias], f"{name}.biased")
+
+    def _norm(self, weight: str, name: str, x: str, gain: str) -> str:
+        scale = self._gain(weight, gain)
+        epsilon = self._config.rms_epsilon
+        return self._graph.node("SimplifiedLayerNormalization", [x, scale], name, epsilon=epsilon, axis=-1)
+
+    def _head_norm(self, name: str, x: str, gain: str) -> str:
+        return self._norm(f"{name}.gain", name, x, gain)
+
+    def _gain(self, name: str, source: str) -> str:
+        values = vector(self._source, source) / self._factors.get(source, np.float32(1))
+        if source == "output_norm.weight":
+            values = values * np.float32(self._config.logit_scale)
+        return self._graph.floats(f"{name}.weight", [values], [len(values)])
+
+    def _scaled(self, name: str, x: str, scale: float) -> str:
+        if scale == 1.0:
+            return x
+        return self._graph.node("Mul", [x, self._graph.constant(f"{name}.by", scale, self._graph.dtype)], name)

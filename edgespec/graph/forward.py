@@ -1,0 +1,131 @@
+"""A model's forward pass in NumPy, for the loudness of its channels: one pass over a short text, streamed weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgespec.graph.config import DecoderConfig, LayerConfig, Rotary
+from edgespec.graph.quantize import float_chunks
+from edgespec.graph.rotary import has_long_table
+from edgespec.graph.weights import WeightSource, vector
+
+Array = NDArray[np.float32]
+
+
+class Forward:
+    """One pass of the model over `ids`, a layer after the other, in float32 [rows, channels]."""
+
+    def __init__(self, source: WeightSource, config: DecoderConfig, ids: Sequence[int]) -> None:
+        self._source, self._config = source, config
+        table = source.rows("token_embd.weight")
+        chosen = replace(table, data=table.data[list(ids)])
+        self._x = np.concatenate(list(float_chunks([chosen]))) * np.float32(config.embedding_scale)
+        self._turns = {
+            layer.rotary: _turns(layer.rotary, config.context_length, len(ids))
+            for layer in set(config.layers)
+            if layer.rotary is not None
+        }
+
+    def norms(self, layers: Sequence[int]) -> Iterator[tuple[str, Array, Array]]:
+        """For each norm its gain's name, and the RMS of its channels and of the columns that read them."""
+        for n in layers:
+            gain = f"blk.{n}.attn_norm.weight"
+            x = self._norm(self._x, gain)
+            (q, k, v), weights = self._read(n, x, ("attn_q", "attn_k", "attn_v"))
+            yield gain, _rms(x), weights
+            self._add(n, "attn_output", "post_attention_norm", self._attend(n, q, k, v))
+            gain = f"blk.{n}.ffn_norm.weight"
+            x = self._norm(self._x, gain)
+            (gate, up), weights = self._read(n, x, ("ffn_gate", "ffn_up"))
+            yield gain, _rms(x), weights
+            activate = _silu if self._config.activation == "silu" else _gelu_tanh
+            self._add(n, "ffn_down", "post_ffw_norm", activate(gate) * up)
+
+    def _norm(self, x: Array, gain: str) -> Array:
+        mean_square = np.square(x).mean(axis=-1, keepdims=True)
+        return x / np.sqrt(mean_square + np.float32(self._config.rms_epsilon)) * vector(self._source, gain)
+
+    def _read(self, layer: int, x: Array, parts: Sequence[str]) -> tuple[list[Array], Array]:
+        """The products of x with some matrices of the layer, and the RMS of all their rows, [channels]."""
+        squares, products, rows = np.zeros(x.shape[1], np.float32), list[Array](), 0
+        for part in parts:
+            outputs: list[Array] = []
+            for chunk in float_chunks([self._source.rows(f"blk.{layer}.{part}.weight")]):
+                outputs.append(x @ chunk.T)
+                squares += np.einsum("ij,ij->j", chunk, chunk)
+                rows += len(chunk)
+            product = np.concatenate(outputs, axis=1)
+            if part in self._config.biases:
+                product += vector(self._source, f"blk.{layer}.{part}.bias")
+            products.append(product)
+        return products, np.sqrt(squares / rows)
+
+    def _add(self, layer: int, part: str, post_norm: str, x: Array) -> None:
+        (product,), _ = self._read(layer, x, (part,))
+        if self._config.post_norms:
+            product = self._norm(product, f"blk.{layer}.{post_norm}.weight")
+        self._x += product * np.float32(self._config.residual_scale)
+
+    def _attend(self, n: int, q: Array, k: Array, v: Array) -> Array:
+        """Causal attention of query heads in groups that share a key head. Returns [rows, heads * head size]."""
+        config, layer, rows = self._config, self._config.layers[n], len(q)
+        shared, size = config.kv_heads, config.head_size
+        queries = self._heads(q, layer, f"blk.{n}.attn_q_norm.weight").reshape(rows, shared, -1, size)
+        keys = self._heads(k, layer, f"blk.{n}.attn_k_norm.weight").transpose(1, 2, 0)[:, None]
+        scores = queries.transpose(1, 2, 0, 3) @ keys * np.float32(config.attention_scale)
+        if (cap := config.attention_softcap) is not None:
+            scores = np.float32(cap) * np.tanh(scores / np.float32(cap))
+        scores += _mask(rows, layer.window)
+        scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        scores /= scores.sum(axis=-1, keepdims=True)
+        out = scores @ v.reshape(rows, shared, 1, size).transpose(1, 2, 0, 3)
+        return out.transpose(2, 0, 1, 3).reshape(rows, -1)
+
+    def _heads(self, x: Array, layer: LayerConfig, gain: str) -> Array:
+        """[rows, heads * size] to [rows, heads, size], normed and turned where the model does."""
+        heads: Array = x.reshape(len(x), -1, self._config.head_size)
+        if self._config.qk_norms:
+            heads = self._norm(heads, gain)
+        if layer.rotary is None:
+            return heads
+        cos, sin = self._turns[layer.rotary]
+        pairs = cos.shape[-1]
+        first, second, rest = heads[..., :pairs], heads[..., pairs : 2 * pairs], heads[..., 2 * pairs :]
+        turned: list[Array] = [first * cos - second * sin, first * sin + second * cos, rest]
+        return np.concatenate(turned, axis=-1)
+
+
+def _turns(rotary: Rotary, context_length: int, rows: int) -> tuple[Array, Array]:
+    """Cosines and sines, [rows, 1, pairs], as the graph has them for its whole context."""
+    frequencies = rotary.long_frequencies if has_long_table(rotary, context_length) else rotary.frequencies
+    angles = np.outer(np.arange(rows), frequencies)[:, None]
+    return (np.cos(angles) * rotary.magnitude).astype(np.float32), (np.sin(angles) * rotary.magnitude).astype(
+        np.float32
+    )
+
+
+def _mask(rows: int, window: int | None) -> Array:
+    """What is added to the scores, [rows, rows]: -inf for later positions and those before the window."""
+    mask = np.triu(np.full((rows, rows), -np.inf, np.float32), 1)
+    if window is not None:
+        mask += np.tril(np.full((rows, rows), -np.inf, np.float32), -window)
+    return mask
+
+
+def _silu(x: Array) -> Array:
+    return x / (np.float32(1) + np.exp(-x))
+
+
+def _gelu_tanh(x: Array) -> Array:
+    inner = np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x**3)
+    return np.float32(0.5) * x * (np.float32(1) + np.tanh(inner))
+
+
+def _rms(x: Array) -> Array:
+    """[channels], over all rows but the first: its outliers (the attention sink) are no other row's."""
+    return np.sqrt(np.square(x[1:]).mean(axis=0))
