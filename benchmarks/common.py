@@ -12,5 +12,5 @@ from edgespec.chat.tokenizer import Tokenizer
 def prompt_ids(bundle: Bundle, prompts: list[Prompt]) -> list[list[int]]:
     """The ids of each prompt's first turn."""
     tokenizer = Tokenizer.load(bundle.tokenizer)
-    template = ChatTemplate.load(bundle.chat_template, tokenizer)
+    template = ChatTemplate(bundle.chat_template, tokenizer)
     return [template.render_ids([Message("user", prompt.turns[0])]) for prompt in prompts]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from edgespec.bundle import Bundle, Store, default_store
+from edgespec.bundle import Bundle, ForeignBundle, Store, default_store
 from edgespec.bundle.catalog import load_catalog
+from edgespec.bundle.foreign import is_foreign, open_foreign
 from edgespec.chat.session import Chat, Settings
 from edgespec.chat.template import ChatTemplate
 from edgespec.chat.tokenizer import Tokenizer
@@ -14,11 +17,14 @@ from edgespec.decoding.drafters.draft_model import DraftModelDrafter
 from edgespec.decoding.drafters.ngram import NgramDrafter
 from edgespec.decoding.protocols import Drafter
 from edgespec.errors import ModelError, UsageError
-from edgespec.runtime.device import DeviceChoice
+from edgespec.foreign_graph import draft_obstacle, exact_mode_holds
+from edgespec.runtime.device import DeviceChoice, likely_device
 from edgespec.runtime.model import OnnxCausalLM
+from edgespec.runtime.onnx_nodes import operators_and_files
 from edgespec.runtime.session import use_threads
 
 Progress = Callable[[str, float], None]
+Notice = Callable[[str], None]
 
 MAX_DEFAULT_CONTEXT = 8192
 """Positions. A longer context has to be asked for: its KV cache may not fit into memory."""
@@ -42,28 +48,33 @@ def open_chat(
     resources: Resources | None = None,
     offline: bool = False,
     progress: Progress = lambda _stage, _fraction: None,
+    notice: Notice = lambda _text: None,
 ) -> Chat:
     """Open a model for a conversation.
 
-    model: a bundle's name or directory; None is the catalog's default. What the catalog names is fetched if it is
-    missing, unless `offline` forbids it. draft: "ngram", "none", or the name of a bundle with the same tokenizer; None
-    is what the catalog pairs the model with, else "ngram". progress: hears (stage, fraction 0..1) of a fetch or check.
+    model: a bundle's name or directory, or a folder or ONNX file that somebody else exported; None is the catalog's
+    default. What the catalog names is fetched if it is missing, unless `offline` forbids it. draft: "ngram", "none", or
+    such a model with the same tokenizer; None is what the catalog pairs the model with, else "ngram". progress: hears
+    (stage, fraction 0..1) of a fetch or check. notice: hears what a user should know, a sentence each.
 
     Raises: ModelError, DownloadError, ChecksumError, OutOfMemoryError, UsageError.
     """
     settings, resources = settings or Settings(), resources or Resources()
     store = default_store()
-    bundle = _find(model, store, offline, progress)
+    bundle = _find(model, store, resources.device, offline, progress)
     use_threads(resources.threads)
     tokenizer = Tokenizer.load(bundle.tokenizer)  # before the model, which can then use the memory that parsing freed
     target = open_model(bundle, resources)
+    if isinstance(bundle, ForeignBundle):
+        notice(f"{bundle.name}: running {bundle.graph.relative_to(bundle.directory)}")
+        draft, settings = _limit(bundle, target, draft, settings, notice)
     draft = _paired(bundle) if draft is None else draft
-    drafter = _make_drafter(draft, bundle, store, target.context_length, resources, progress)
+    drafter = _make_drafter(draft, bundle, tokenizer, store, target.context_length, resources, progress)
     return Chat(
         target,
         tokenizer,
-        ChatTemplate.load(bundle.chat_template, tokenizer),
-        bundle.manifest.eos_ids,
+        ChatTemplate(bundle.chat_template, tokenizer),
+        bundle.eos_ids,
         drafter,
         settings,
         model=bundle.name,
@@ -71,28 +82,66 @@ def open_chat(
     )
 
 
-def open_model(bundle: Bundle, resources: Resources) -> OnnxCausalLM:
+def open_model(bundle: Bundle | ForeignBundle, resources: Resources) -> OnnxCausalLM:
     """Load a bundle's graph. Raises: UsageError if the model's context is shorter, ModelError, OutOfMemoryError."""
-    known = bundle.manifest.context_length
+    known = bundle.context_length
     wanted = min(known, MAX_DEFAULT_CONTEXT) if resources.context_length is None else resources.context_length
     if not 16 <= wanted <= known:
         raise UsageError(f"a context of {wanted} tokens cannot be had: {bundle.name} takes between 16 and {known}.")
+    head_size = None
+    if isinstance(bundle, ForeignBundle):
+        bundle.require_plain(operators_and_files(bundle.graph)[1])
+        head_size = bundle.head_size
     return OnnxCausalLM.open(
-        bundle.graph, context_length=wanted, vocab_size=bundle.manifest.vocab_size, device=resources.device
+        bundle.graph,
+        context_length=wanted,
+        vocab_size=bundle.vocab_size,
+        device=resources.device,
+        head_size=head_size,
     )
 
 
-def _find(model: str | None, store: Store, offline: bool, progress: Progress) -> Bundle:
+def find_bundle(reference: str, store: Store, device: DeviceChoice, progress: Progress) -> Bundle | ForeignBundle:
+    """A bundle of the store, or what is at a path: a bundle whose hashes are right, or what somebody else exported.
+
+    Raises: ModelError, ChecksumError, UsageError.
+    """
+    if os.sep in reference and is_foreign(path := Path(reference).expanduser().absolute()):
+        return open_foreign(path, likely_device(device))
+    return store.get(reference, progress)
+
+
+def _find(
+    model: str | None, store: Store, device: DeviceChoice, offline: bool, progress: Progress
+) -> Bundle | ForeignBundle:
     catalog = load_catalog()
     name = catalog.default if model is None else model
     if name in catalog.pairs and name not in store.names() and not offline:
         from edgespec.pull import pull  # what a conversion needs is slow to import
 
         return pull(name, store, progress=progress)
-    return store.get(name, progress)
+    return find_bundle(name, store, device, progress)
 
 
-def _paired(bundle: Bundle) -> str:
+def _limit(
+    bundle: ForeignBundle, target: OnnxCausalLM, draft: str | None, settings: Settings, notice: Notice
+) -> tuple[str | None, Settings]:
+    """Draft and settings as far as the graph can be trusted with them. UsageError if more was asked for outright."""
+    if (obstacle := draft_obstacle(bundle)) is not None:
+        if draft not in (None, "none") or settings.exact:
+            raise UsageError(f"{obstacle}; use --draft none and no --exact, or another file of the model.")
+        notice(f"{obstacle}, so it runs without speculation")
+        return "none", replace(settings, exact=False)
+    if exact_mode_holds(bundle, target) or not settings.exact_mode:
+        return draft, settings
+    obstacle = f"exact mode does not hold for {bundle.name} here: how a text is split into passes changes the last bits"
+    if settings.exact:
+        raise UsageError(f"{obstacle}; leave out --exact, or pull the model in edgespec's own format.")
+    notice(f"{obstacle}, so the text may depend on the draft")
+    return draft, replace(settings, exact=False)
+
+
+def _paired(bundle: Bundle | ForeignBundle) -> str:
     """The draft that the catalog pairs the model with."""
     pair = load_catalog().pairs.get(bundle.name)
     return pair.draft if pair else "ngram"
@@ -100,7 +149,8 @@ def _paired(bundle: Bundle) -> str:
 
 def _make_drafter(
     draft: str,
-    target: Bundle,
+    target: Bundle | ForeignBundle,
+    tokenizer: Tokenizer,
     store: Store,
     capacity: int,
     resources: Resources,
@@ -110,11 +160,13 @@ def _make_drafter(
         return None
     if draft == "ngram":
         return NgramDrafter(capacity)
-    bundle = store.get(draft, progress)
-    if bundle.manifest.tokenizer_sha256 != target.manifest.tokenizer_sha256:
+    bundle = find_bundle(draft, store, resources.device, progress)
+    if bundle.tokenizer_sha256 != target.tokenizer_sha256 and (
+        Tokenizer.load(bundle.tokenizer).vocabulary() != tokenizer.vocabulary()
+    ):
         raise ModelError(
             f"{bundle.name} cannot draft for {target.name}: their tokenizers differ; use --draft ngram or --draft none."
         )
-    context = min(capacity, bundle.manifest.context_length)
+    context = min(capacity, bundle.context_length)
     model = open_model(bundle, Resources(context, resources.threads, resources.device))
     return DraftModelDrafter(model, bundle.name)

@@ -162,7 +162,7 @@ def test_the_quality_of_the_conversion_is_what_was_promised(default_bundle: Bund
 
 def test_the_default_template_needs_no_process_of_its_own(default_bundle: Bundle) -> None:
     assert default_bundle.chat_template is not None
-    assert hashlib.sha256(default_bundle.chat_template.read_bytes()).hexdigest() in KNOWN_TEMPLATES
+    assert hashlib.sha256(default_bundle.chat_template.encode()).hexdigest() in KNOWN_TEMPLATES
 
 
 RESIDENT = """

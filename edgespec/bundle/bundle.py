@@ -45,10 +45,26 @@ class Bundle:
         return self.directory / "tokenizer.json"
 
     @property
-    def chat_template(self) -> Path | None:
-        """The chat template's path; None if the model has none."""
+    def chat_template(self) -> str | None:
+        """The chat template's text; None if the model has none."""
         name = "chat_template.jinja"
-        return self.directory / name if name in self.manifest.files else None
+        return (self.directory / name).read_text(encoding="utf-8") if name in self.manifest.files else None
+
+    @property
+    def context_length(self) -> int:
+        return self.manifest.context_length
+
+    @property
+    def vocab_size(self) -> int:
+        return self.manifest.vocab_size
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        return self.manifest.eos_ids
+
+    @property
+    def tokenizer_sha256(self) -> str:
+        return self.manifest.tokenizer_sha256
 
     def fingerprints(self) -> dict[str, Fingerprint]:
         """Each file's fingerprint. Raises ChecksumError if one is missing, no plain file, or of another size."""

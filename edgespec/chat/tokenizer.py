@@ -66,6 +66,10 @@ class Tokenizer:
         """How many tokens there are; a model's logits may be padded beyond it."""
         return self._backend.get_vocab_size()
 
+    def vocabulary(self) -> dict[str, int]:
+        """Every token's id. Two models whose tokenizers have the same mean the same by an id."""
+        return self._backend.get_vocab()
+
     def encode(self, text: str) -> list[int]:
         """The ids of plain text: `<|im_end|>` written out is ten characters. No token is added before or after.
 

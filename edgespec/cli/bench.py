@@ -38,7 +38,13 @@ def bench_command(
     chosen = read_prompts(prompts, limit) if prompts else read_prompts(limit=limit)
     with progress() as show:
         chat = open_chat(
-            model, draft=flags["draft"], settings=settings, resources=resources, offline=flags["offline"], progress=show
+            model,
+            draft=flags["draft"],
+            settings=settings,
+            resources=resources,
+            offline=flags["offline"],
+            progress=show,
+            notice=note,
         )
         environment = _environment(chat.model, chat.draft, chat.device, chat.exact, settings.draft_max)
         rows = list(measure(chat, chosen, repeat=repeat, progress=lambda done: show("Comparing", done)))

@@ -14,7 +14,7 @@ from edgespec.bundle import default_store
 from edgespec.bundle.catalog import load_catalog
 from edgespec.cli.output import note, progress
 from edgespec.decoding.exactness import splits_agree
-from edgespec.engine import Resources, open_model
+from edgespec.engine import Resources, find_bundle, open_model
 from edgespec.runtime.device import DeviceChoice
 from edgespec.runtime.session import default_threads, use_threads
 
@@ -69,9 +69,9 @@ def _probe(model: str | None, threads: int | None, device: DeviceChoice) -> dict
             "resident_mb": None,
         }
     with progress() as show:
-        bundle = store.get(name, show)
+        bundle = find_bundle(name, store, device, show)
     used = use_threads(threads)
-    context = min(_PROBE_CONTEXT, bundle.manifest.context_length)
+    context = min(_PROBE_CONTEXT, bundle.context_length)
     target = open_model(bundle, Resources(context, threads, device))
     return {
         "model": bundle.name,

@@ -37,7 +37,13 @@ def run_command(model: str, prompt: str | None, as_json: bool, **flags: Any) -> 
     start = perf_counter()
     with progress() as show:
         chat = open_chat(
-            model, draft=flags["draft"], settings=settings, resources=resources, offline=flags["offline"], progress=show
+            model,
+            draft=flags["draft"],
+            settings=settings,
+            resources=resources,
+            offline=flags["offline"],
+            progress=show,
+            notice=note,
         )
     load_ms = (perf_counter() - start) * 1e3
     if question is None:

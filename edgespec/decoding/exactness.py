@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from edgespec.decoding.passes import forward
@@ -11,18 +13,19 @@ _LENGTH = 60
 _SPLITS = (1, 2, 3, 4, 5, 6, 7, 8, 9)
 
 
-def splits_agree(model: CausalLM) -> bool:
+def splits_agree(model: CausalLM, splits: Sequence[int] = _SPLITS, tail: int = _LENGTH) -> bool:
     """Whether every split of a text into passes of exact mode gives bit-identical logits.
 
-    The text is arbitrary but fixed token ids. The model's cache is empty before and after.
+    The text is arbitrary but fixed token ids, of which the last `tail` are split. The model's cache is empty before and
+    after.
     """
     length = min(_LENGTH, model.context_length)
     ids = [(i * 7919 + 13) % model.vocab_size for i in range(length)]
     model.rewind(0)
     whole = model.forward(ids).copy()
     same = True
-    for rows in _SPLITS:
-        model.rewind(0)
+    for rows in splits:
+        model.rewind(max(length - tail, 0))
         while model.length + max(rows, 2) <= length:  # a lone row needs room for another
             start = model.length
             logits = forward(model, ids[start : start + rows], rows, exact=True)

@@ -39,6 +39,11 @@ def choose_device(choice: DeviceChoice, *, half_precision: bool) -> Device:
     return Device("cpu", obstacle)
 
 
+def likely_device(choice: DeviceChoice) -> DeviceKind:
+    """Where a graph that is made for it would run, for whoever has to choose one before it is loaded."""
+    return "cpu" if choice == "cpu" or _cuda_obstacle() else "cuda"
+
+
 def _cuda_obstacle() -> str | None:
     """Why CUDA cannot work here, or None. Asks the driver itself: loading providers first would print and stall."""
     if sys.platform == "darwin":

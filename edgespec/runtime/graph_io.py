@@ -28,6 +28,16 @@ _TYPES = {
 _RANKS = {"input_ids": 2, "attention_mask": 2, "position_ids": 2, "num_logits_to_keep": 0, "attention_padding": 0}
 """The inputs that are understood, int64 all of them, and how many dimensions they have."""
 
+_OBSTACLES = (
+    (r"use_cache_branch", "it has a branch of its own for the first pass (use_cache_branch), as old exports have"),
+    (r"encoder|cross|\.decoder\.", "it is the decoder of an encoder-decoder model, which takes {name}"),
+    (r"block_table|slot_mapping|paged|cu_?seq|cumulative_seq", "it takes paged inputs ({name})"),
+    (r"conv|ssm|recurrent|state", "it keeps recurrent or convolution state ({name}), which cannot be rewound"),
+    (r"embeds|pixel|image|audio", "it takes more than token ids: {name}"),
+    (r"", "it wants an input that is not understood: {name}"),
+)
+"""Why an input by such a name cannot be given; the first that is found in it says so."""
+
 
 class Value(Protocol):
     """What ONNX Runtime says of an input or output; a dimension is an int, or a name (or None) where it is free."""
@@ -66,22 +76,31 @@ class GraphIO:
 
 
 def read_graph_io(
-    inputs: Sequence[Value], overridable: Sequence[Value], outputs: Sequence[Value], graph: Path
+    inputs: Sequence[Value],
+    overridable: Sequence[Value],
+    outputs: Sequence[Value],
+    graph: Path,
+    head_size: int | None = None,
 ) -> GraphIO:
-    """Describe a loaded graph. ModelError, with the reason, for one that cannot be a target or draft here."""
+    """Describe a loaded graph. `head_size` is what a cache's last dimension is where the graph leaves it open.
+
+    Raises: ModelError, with the reason, for a graph that cannot be a target or draft here.
+    """
     given = {v.name: v for v in inputs}
     made = {v.name: v for v in outputs}
     for name in ("input_ids", "logits"):
         if name not in (given if name == "input_ids" else made):
             raise _refuse(graph, f"it has no {name}")
     _check_inputs([v for v in [*inputs, *overridable] if not _PAST.match(v.name)], required=given, graph=graph)
+    if isinstance(count := given["input_ids"].shape[1], int):
+        raise _refuse(graph, f"it takes {count} tokens a pass, no more and no less")
     logits = made["logits"]
     vocab = logits.shape[-1]
     if len(logits.shape) != 3 or not isinstance(vocab, int):
         raise _refuse(graph, f"its logits have the shape {list(logits.shape)} instead of [1, rows, vocabulary]")
     if logits.shape[1] == 1:
         raise _refuse(graph, "it gives logits for the last row only, so drafts cannot be verified")
-    cache = tuple(_cache_tensor(v, made, graph) for v in inputs if _PAST.match(v.name))
+    cache = tuple(_cache_tensor(v, made, graph, head_size) for v in inputs if _PAST.match(v.name))
     if not cache:
         raise _refuse(graph, "it has no KV cache (past_key_values.N.key)")
     return GraphIO(
@@ -100,16 +119,18 @@ def _check_inputs(values: Sequence[Value], required: Container[str], graph: Path
     for v in values:
         if v.name not in _RANKS:
             if v.name in required:
-                raise _refuse(graph, f"it wants an input that is not understood: {v.name}")
+                obstacle = next(text for pattern, text in _OBSTACLES if re.search(pattern, v.name))
+                raise _refuse(graph, obstacle.format(name=v.name))
         elif v.type != "tensor(int64)" or len(v.shape) != _RANKS[v.name]:
             raise _refuse(graph, f"its {v.name} is a {v.type} of shape {list(v.shape)}")
 
 
-def _cache_tensor(past: Value, outputs: dict[str, Value], graph: Path) -> CacheTensor:
+def _cache_tensor(past: Value, outputs: dict[str, Value], graph: Path, head_size: int | None) -> CacheTensor:
     present = past.name.replace("past_key_values", "present")
     if present not in outputs:
         raise _refuse(graph, f"{past.name} has no counterpart {present}")
     _, heads, _, size = (*past.shape, None, None, None, None)[:4]
+    size = size if isinstance(size, int) else head_size
     if len(past.shape) != 4 or not isinstance(heads, int) or not isinstance(size, int):
         raise _refuse(graph, f"{past.name} has the shape {list(past.shape)} instead of [1, heads, positions, size]")
     return CacheTensor(past.name, present, heads, size, _dtype(past, graph))
@@ -126,7 +147,8 @@ def _cache_mode(graph: Path, past_key: str) -> CacheMode:
     found = consumers(graph, past_key)
     if found == {"GroupQueryAttention"}:
         return "shared"
-    if "Concat" in found:
+    # Whatever else looks at the past, its length most likely, must not be shown a buffer that is longer.
+    if found & {"Concat", "GroupQueryAttention"}:
         return "growing"
     raise _refuse(graph, f"its KV cache feeds {', '.join(sorted(found)) or 'nothing'}, which cannot be rewound here")
 

@@ -47,10 +47,19 @@ class OnnxCausalLM:
             self._bind_input("attention_padding", self._padding, [])
 
     @classmethod
-    def open(cls, graph: Path, *, context_length: int, vocab_size: int, device: DeviceChoice = "cpu") -> OnnxCausalLM:
-        """Load a graph. Raises ModelError, OutOfMemoryError."""
+    def open(
+        cls,
+        graph: Path,
+        *,
+        context_length: int,
+        vocab_size: int,
+        device: DeviceChoice = "cpu",
+        head_size: int | None = None,
+    ) -> OnnxCausalLM:
+        """Load a graph; `head_size` as in `read_graph_io`. Raises ModelError, OutOfMemoryError."""
         session = open_session(graph, "cpu")
-        io = read_graph_io(session.get_inputs(), session.get_overridable_initializers(), session.get_outputs(), graph)
+        inputs, defaults = session.get_inputs(), session.get_overridable_initializers()
+        io = read_graph_io(inputs, defaults, session.get_outputs(), graph, head_size)
         if io.vocab_size < vocab_size:
             raise ModelError(f"{graph} knows {io.vocab_size} tokens but its tokenizer has {vocab_size}; pull it again.")
         # Only the loaded graph says whether it is made for a GPU, so such a graph is loaded twice.

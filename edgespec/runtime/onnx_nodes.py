@@ -1,7 +1,8 @@
-"""Who consumes a value in an ONNX file: the one question that a session cannot answer.
+"""What an ONNX file says that a session does not: who consumes a value, which operators there are, which files hold
+the weights.
 
-Read from the file's wire format (protobuf; onnx.proto), because importing onnx costs 0.3 s at every start, and
-because it parses weights that stand inside the file.
+Read from the file's wire format (protobuf; onnx.proto), because importing onnx costs 0.3 s at every start, because it
+parses weights that stand inside the file, and because the files must be known before anything opens them.
 """
 
 from __future__ import annotations
@@ -10,14 +11,30 @@ from collections.abc import Iterator
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
+from edgespec.errors import ModelError
+
 _MODEL_GRAPH = 7
 _GRAPH_NODE = 1
 _NODE_INPUT, _NODE_OP_TYPE = 1, 4
+_ENTRY_KEY, _ENTRY_VALUE = 1, 2
+
+# Where messages of interest stand in each other: message -> field -> message.
+_INSIDE = {
+    "model": {_MODEL_GRAPH: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "function": {7: "node", 11: "attribute"},
+    "graph": {_GRAPH_NODE: "node", 5: "tensor", 15: "sparse"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+    "tensor": {13: "external"},
+    "external": {},
+}
 
 
 def consumers(graph: Path, value: str) -> set[str]:
     """The operator types of the nodes, subgraphs aside, that take `value`. The file must have been loaded before:
-    one that is no ONNX model raises IndexError or finds nothing."""
+    one that is no ONNX model raises IndexError or ValueError, or finds nothing."""
     name = value.encode()
     found: set[str] = set()
     with graph.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
@@ -31,6 +48,33 @@ def consumers(graph: Path, value: str) -> set[str]:
     return found
 
 
+def operators_and_files(graph: Path) -> tuple[set[str], set[str]]:
+    """The operator types of all nodes, subgraphs and functions included, and the names under which tensors refer to
+    files of their own (external data). Raises: ModelError if the file is no ONNX model."""
+    operators: set[str] = set()
+    files: set[str] = set()
+    try:
+        with graph.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+            for kind, start, end in _walk(data, "model", 0, len(data)):
+                if kind == "node":
+                    operators.update(data[a:b].decode() for _, a, b in _fields(data, start, end, _NODE_OP_TYPE))
+                elif kind == "external":
+                    entry = {n: data[a:b] for n, a, b in _fields(data, start, end, _ENTRY_KEY, _ENTRY_VALUE)}
+                    if entry.get(_ENTRY_KEY) == b"location":
+                        files.add(entry.get(_ENTRY_VALUE, b"").decode())
+    except (OSError, ValueError, IndexError, RecursionError) as error:
+        raise ModelError(f"{graph} is not an ONNX model, or not a whole one; get it again.") from error
+    return operators, files
+
+
+def _walk(data: mmap, kind: str, start: int, end: int) -> Iterator[tuple[str, int, int]]:
+    """Each message inside the one of `kind` at data[start:end], however deep: (its kind, first byte, end)."""
+    inside = _INSIDE[kind]
+    for number, first, last in _fields(data, start, end, *inside):
+        yield inside[number], first, last
+        yield from _walk(data, inside[number], first, last)
+
+
 def _fields(data: mmap, start: int, end: int, *wanted: int) -> Iterator[tuple[int, int, int]]:
     """(number, first byte, end) of the `wanted` strings and messages among the fields in data[start:end]."""
     while start < end:
@@ -39,7 +83,11 @@ def _fields(data: mmap, start: int, end: int, *wanted: int) -> Iterator[tuple[in
         if kind == 0:
             _, start = _varint(data, start)
             continue
+        if kind not in (1, 2, 5):
+            raise ValueError(f"no field is of wire type {kind}")
         length, start = _varint(data, start) if kind == 2 else (8 if kind == 1 else 4, start)
+        if start + length > end:
+            raise ValueError("a field is longer than what it stands in")
         if number in wanted and kind == 2:
             yield number, start, start + length
         start += length
@@ -48,9 +96,10 @@ def _fields(data: mmap, start: int, end: int, *wanted: int) -> Iterator[tuple[in
 def _varint(data: mmap, start: int) -> tuple[int, int]:
     """(value, where it ends): seven bits a byte, the lowest first, the high bit set on all but the last."""
     value = shift = 0
-    while True:
+    while shift < 70:
         byte = data[start]
         value |= (byte & 0x7F) << shift
         start, shift = start + 1, shift + 7
         if byte < 0x80:
             return value, start
+    raise ValueError("a number has more than 64 bits")

@@ -50,7 +50,7 @@ def open_session(graph: Path, device: DeviceKind) -> ort.InferenceSession:
     use_threads(None)
     options = ort.SessionOptions()
     options.use_per_session_threads = False
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # errors are raised, and told in a sentence
     providers = ["CPUExecutionProvider"]
     if device == "cuda":
         ort.preload_dlls()

@@ -253,7 +253,10 @@ def run_app(model: str | None = None, **options: Any) -> None:
     def load(progress: Progress) -> Engine:
         from edgespec.engine import open_chat
 
-        return open_chat(model, progress=progress, **options)
+        return open_chat(model, progress=progress, notice=notice, **options)
+
+    def notice(text: str) -> None:
+        app.call_from_thread(app.notify, text, markup=False)
 
     app = EdgespecApp(load)
     app.run()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -103,10 +104,30 @@ def one_id_less_deep(model: onnx.ModelProto) -> None:
             value.type.tensor_type.shape.dim.add().dim_value = 1
 
 
-def extra_input(model: onnx.ModelProto) -> None:
-    model.graph.input.append(helper.make_tensor_value_info("conv_state", TensorProto.FLOAT, [1, 4]))
-    model.graph.output.append(helper.make_tensor_value_info("conv_state_out", TensorProto.FLOAT, [1, 4]))
-    model.graph.node.append(helper.make_node("Identity", ["conv_state"], ["conv_state_out"]))
+def extra_input(name: str) -> Change:
+    def change(model: onnx.ModelProto) -> None:
+        model.graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]))
+        model.graph.output.append(helper.make_tensor_value_info("extra", TensorProto.FLOAT, [1, 4]))
+        model.graph.node.append(helper.make_node("Identity", [name], ["extra"]))
+
+    return change
+
+
+def float8_cache(model: onnx.ModelProto) -> None:
+    for value in [*model.graph.input, *model.graph.output]:
+        if value.name in ("past_key_values.0.key", "present.0.key"):
+            value.type.tensor_type.elem_type = TensorProto.FLOAT8E4M3FN
+    (concat,) = [n for n in model.graph.node if n.output[0] == "present.0.key"]
+    wide, past = "wide_past", concat.input[0]
+    concat.input[0] = wide
+    concat.output[0] = "wide_present"
+    at = list(model.graph.node).index(concat)
+    narrow = helper.make_node("Cast", ["wide_present"], ["present.0.key"], to=TensorProto.FLOAT8E4M3FN)
+    model.graph.node.insert(at + 1, narrow)
+    model.graph.node.insert(at, helper.make_node("Cast", [past], [wide], to=TensorProto.FLOAT))
+    for node in model.graph.node:
+        if node is not narrow:
+            node.input[:] = ["wide_present" if name == "present.0.key" else name for name in node.input]
 
 
 def added_to(model: onnx.ModelProto) -> None:
@@ -137,7 +158,19 @@ def double_logits(model: onnx.ModelProto) -> None:
 REFUSALS: list[tuple[Change, str]] = [
     (renamed("input_ids", "tokens"), "it has no input_ids"),
     (renamed("logits", "scores"), "it has no logits"),
-    (extra_input, "it wants an input that is not understood: conv_state"),
+    (extra_input("conv_state"), r"it keeps recurrent or convolution state \(conv_state\), which cannot be rewound"),
+    (extra_input("ssm_states.3"), r"it keeps recurrent or convolution state \(ssm_states.3\)"),
+    (extra_input("block_table"), r"it takes paged inputs \(block_table\)"),
+    (
+        extra_input("encoder_hidden_states"),
+        "it is the decoder of an encoder-decoder model, which takes encoder_hidden_s",
+    ),
+    (extra_input("past_key_values.0.decoder.key"), "it is the decoder of an encoder-decoder model"),
+    (extra_input("use_cache_branch"), "it has a branch of its own for the first pass"),
+    (extra_input("pixel_values"), "it takes more than token ids: pixel_values"),
+    (extra_input("rhythm"), "it wants an input that is not understood: rhythm"),
+    (dimension("input_ids", 1, 1), "it takes 1 tokens a pass, no more and no less"),
+    (float8_cache, r"past_key_values.0.key is a tensor\(float8e4m3fn\)"),
     (int32_ids, r"its input_ids is a tensor\(int32\) of shape \[1, 'rows'\]"),
     (one_id_less_deep, r"its num_logits_to_keep is a tensor\(int64\) of shape \[1\]"),
     (last_row_only, "it gives logits for the last row only, so drafts cannot be verified"),
@@ -157,6 +190,39 @@ def test_a_graph_that_cannot_be_driven_is_refused_by_name(change: Change, reason
     path = tiny_lm.save(tmp_path, model)
     with pytest.raises(ModelError, match=f"model.onnx cannot run here: {reason}.*pull another"):
         OnnxCausalLM.open(path, context_length=CONTEXT, vocab_size=VOCAB)
+
+
+def test_a_head_size_that_the_graph_leaves_open_can_be_told(tmp_path: Path) -> None:
+    model = tiny_lm.model(Shape("shared", positions=False))
+    for name in ("past_key_values.{}.{}", "present.{}.{}"):
+        for n, kind in product(range(tiny_lm.LAYERS), ("key", "value")):
+            dimension(name.format(n, kind), 3, "size")(model)
+    path = tiny_lm.save(tmp_path, model)
+    with pytest.raises(ModelError, match=r"has the shape \[1, 2, 'past', 'size'\]"):
+        OnnxCausalLM.open(path, context_length=CONTEXT, vocab_size=VOCAB)
+    opened = OnnxCausalLM.open(path, context_length=CONTEXT, vocab_size=VOCAB, head_size=tiny_lm.HEAD_SIZE)
+    ids = [3, 1, 4, 1, 5]
+    assert np.allclose(opened.forward(ids), tiny_lm.reference(ids), atol=2e-4)
+
+
+def test_a_cache_whose_length_is_looked_at_is_not_shared(tmp_path: Path) -> None:
+    """GroupQueryAttention beside Shape: a buffer as long as the context would pass for a full cache."""
+    model = tiny_lm.model(Shape("shared", positions=False))
+    for node in model.graph.node:
+        if node.output[0] == "total_count":
+            node.output[0] = "mask_count"
+    at = next(i for i, node in enumerate(model.graph.node) if "total_count" in node.input)
+    for node in (
+        helper.make_node("Add", ["past_count", "row_count"], ["total_count"]),
+        helper.make_node("Shape", ["past_key_values.0.key"], ["past_count"], start=2, end=3),
+    ):
+        model.graph.node.insert(at, node)
+    opened = OnnxCausalLM.open(tiny_lm.save(tmp_path, model), context_length=CONTEXT, vocab_size=VOCAB)
+    ids = [3, 1, 4, 1, 5, 9, 2, 6]
+    for start, end in ((0, 3), (3, 4), (4, 8)):
+        assert np.allclose(opened.forward(ids[start:end]), tiny_lm.reference(ids[:end])[start:], atol=2e-4)
+    opened.rewind(5)
+    assert np.allclose(opened.forward(ids[5:]), tiny_lm.reference(ids)[5:], atol=2e-4)
 
 
 def test_logits_without_a_fixed_vocabulary_are_refused(graphs: Callable[[Shape], Path]) -> None:
