@@ -88,11 +88,17 @@ class GGUFFile:
         values: list[Any] = self._get(key, list, "a list of texts", None)
         return values
 
+    def flag(self, key: str, default: bool) -> bool:
+        value = self.metadata.get(key, default)
+        if not isinstance(value, bool):
+            raise self.error(f"the metadata key {key} is not a yes or no")
+        return value
+
     def integers(self, key: str) -> NDArray[Any]:
-        values: NDArray[Any] = self._get(key, np.ndarray, "a list of integers", None)
-        if values.dtype.kind not in "iu":
-            raise self.error(f"the metadata key {key} is not a list of integers")
-        return values
+        return self._array(key, "a list of integers", "iu")
+
+    def numbers(self, key: str) -> NDArray[Any]:
+        return self._array(key, "a list of numbers", "f")
 
     def tensor(self, name: str, *shape: int) -> Tensor:
         """The tensor of that name. Raises: ModelError unless it is there and has `shape`."""
@@ -102,6 +108,12 @@ class GGUFFile:
         if found.shape != shape:
             raise self.error(f"the tensor {name} has shape {list(found.shape)} instead of {list(shape)}")
         return found
+
+    def _array(self, key: str, what: str, kinds: str) -> NDArray[Any]:
+        values: NDArray[Any] = self._get(key, np.ndarray, what, None)
+        if values.dtype.kind not in kinds:
+            raise self.error(f"the metadata key {key} is not {what}")
+        return values
 
     def _get(self, key: str, kind: Any, what: str, default: Any) -> Any:
         value = self.metadata.get(key, default)
