@@ -141,7 +141,12 @@ def _type(name: str) -> Type:
 
 
 def _add(writer: GGUFWriter, key: str, value: str | int | float | list[Any]) -> None:
-    kinds = {str: GGUFValueType.STRING, int: GGUFValueType.UINT32, float: GGUFValueType.FLOAT32}
+    kinds = {
+        str: GGUFValueType.STRING,
+        int: GGUFValueType.UINT32,
+        float: GGUFValueType.FLOAT32,
+        bool: GGUFValueType.BOOL,
+    }
     if isinstance(value, list):
         element = GGUFValueType.INT32 if isinstance(value[0], int) else kinds[type(value[0])]
         writer.add_key_value(key, value, GGUFValueType.ARRAY, sub_type=element)

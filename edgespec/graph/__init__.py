@@ -4,7 +4,8 @@ config.py        a model's description, the same for every family
 weights.py       what the graph asks of its weights
 gguf_reader.py   what a GGUF file holds, checked
 gguf_model.py    its metadata as a description, its tensors as weights
-tokenizer.py     its tokenizer
+tokenizer.py     its tokenizer, special tokens and chat template
+byte_level.py sentencepiece_bpe.py   the two kinds of BPE
 quantize.py      weights as float32 or int8
 rotary.py        how fast the pairs of a head turn
 forward.py       a model's forward pass in NumPy

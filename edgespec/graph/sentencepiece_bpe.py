@@ -37,13 +37,10 @@ def sentencepiece_bpe(file: GGUFFile, tokens: list[str]) -> Tokenizer:
     merges = [(left, right) for _, _, left, right in sorted(_merges(file, tokens))]
     vocab = {token: i for i, token in enumerate(tokens)}
     tokenizer = Tokenizer(BPE(vocab, merges, unk_token=tokens[unknown], fuse_unk=True, byte_fallback=True))
-    spaces = [Replace(" ", _SPACE)]
-    decoders = [ReplaceInOutput(_SPACE, " "), ByteFallback(), Fuse()]
-    if file.flag("tokenizer.ggml.add_space_prefix", True):
-        spaces.insert(0, Prepend(_SPACE))
-        decoders.append(Strip(" ", 1, 0))
-    tokenizer.normalizer = Sequence(spaces)
-    tokenizer.decoder = DecoderSequence(decoders)
+    prefixed = file.flag("tokenizer.ggml.add_space_prefix", True)
+    tokenizer.normalizer = Sequence([*([Prepend(_SPACE)] if prefixed else []), Replace(" ", _SPACE)])
+    unprefixed = [Strip(" ", 1, 0)] if prefixed else []
+    tokenizer.decoder = DecoderSequence([ReplaceInOutput(_SPACE, " "), ByteFallback(), Fuse(), *unprefixed])
     return tokenizer
 
 

@@ -135,6 +135,25 @@ def test_qwen_takes_digits_one_by_one_and_composes_characters(tmp_path: Path) ->
     assert qwen.decode(qwen.encode("e\u0301").ids) == "\xe9"
 
 
+@pytest.mark.parametrize(
+    ("pre", "text", "pieces"),
+    [
+        ("tekken", "camelCase HTTPServer 12", ["camel", "Case", " HTTPServer", " ", "1", "2"]),
+        ("tekken", "it's a/b", ["it", "'s", " a", "/b"]),
+        ("gpt-4o", "camelCase it's 12345", ["camel", "Case", " it's", " ", "123", "45"]),
+        ("dbrx", "camelCase IT'S 12345", ["camelCase", " IT", "'S", " ", "123", "45"]),
+        ("smaug-bpe", "x//\n y", ["x", "//\n", " y"]),
+        ("gpt-4o", "x//\n/ y", ["x", "//\n/", " y"]),
+        ("refact", "a 12", ["a", " ", "1", "2"]),
+    ],
+)
+def test_text_is_cut_as_the_pre_tokenizer_s_models_learned_it(
+    tmp_path: Path, pre: str, text: str, pieces: list[str]
+) -> None:
+    cut = built(tmp_path, pre=pre).pre_tokenizer.pre_tokenize_str(text)
+    assert [text[start:end] for _, (start, end) in cut] == pieces
+
+
 def with_merges(*merges: str) -> dict[str, Any]:
     tokens = [*TOKENS, *(merge.replace(" ", "") for merge in merges)]
     return {"merges": [*MERGES, *merges], "tokens": tokens, "token_type": [3, 3, 3] + [1] * (len(tokens) - 3)}
