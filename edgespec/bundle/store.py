@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import difflib
 import fcntl
+import json
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from edgespec.bundle import verified
 from edgespec.bundle.bundle import Bundle
@@ -22,6 +24,9 @@ from edgespec.bundle.places import models_directory
 from edgespec.errors import EdgespecError, ModelError, UsageError
 
 _STAGING = ".staging-"
+_RESUMABLE = ".resume-"
+_KEPT_SECONDS = 14 * 86400
+"""Work that nobody went on with for that long is given up."""
 
 
 class Store:
@@ -109,9 +114,12 @@ class Store:
         shutil.rmtree(trash, ignore_errors=True)
 
     @contextlib.contextmanager
-    def staging(self, progress: Progress = no_progress) -> Generator[Staging]:
+    def staging(self, progress: Progress = no_progress, *, resume: str | None = None) -> Generator[Staging]:
         """A private place to make a bundle in, gone when the block ends. One process at a time has one: the others
         wait, and should then look whether the bundle that they want is there. What killed processes left is deleted.
+
+        `resume` names the work, as a bundle is named: its place then stays, whatever ends the block, until a bundle
+        was made of it, and the next block of that name finds there what this one left.
 
         Raises: UsageError if the store cannot be written to.
         """
@@ -121,18 +129,29 @@ class Store:
                 lock = stack.enter_context((self.root / ".lock").open("ab"))
                 _lock(lock.fileno(), progress)
                 # Whoever holds the lock is the only live owner, so these belong to nobody.
-                for leftover in self.root.glob(f"{_STAGING}*"):
+                for leftover in (*self.root.glob(f"{_STAGING}*"), *self._given_up()):
                     shutil.rmtree(leftover, ignore_errors=True)
-                stage = Path(tempfile.mkdtemp(prefix=_STAGING, dir=self.root))
-                stack.callback(shutil.rmtree, stage, ignore_errors=True)
+                if resume is None:
+                    stage = Path(tempfile.mkdtemp(prefix=_STAGING, dir=self.root))
+                    stack.callback(shutil.rmtree, stage, ignore_errors=True)
+                else:
+                    stage = self.root / f"{_RESUMABLE}{check_name(resume)}"
+                    stack.callback(_drop_if_committed, stage)
                 files, scratch = stage / "files", stage / "scratch"
-                files.mkdir()
-                scratch.mkdir()
+                files.mkdir(parents=True, exist_ok=True)
+                os.utime(stage)
+                scratch.mkdir(exist_ok=True)
             except OSError as error:
                 raise UsageError(
                     f"{self.root} cannot be written to ({error.strerror}); set EDGESPEC_HOME to a directory of yours"
                 ) from error
             yield Staging(self, files, scratch)
+
+    def _given_up(self) -> list[Path]:
+        """Resumable work that a bundle was made of, or that nobody went on with."""
+        oldest = time.time() - _KEPT_SECONDS
+        stages = self.root.glob(f"{_RESUMABLE}*")
+        return [stage for stage in stages if not (stage / "files").is_dir() or stage.stat().st_mtime < oldest]
 
     def commit(self, staging: Staging, manifest: Manifest) -> Bundle:
         """Make a bundle of `staging.files`: flush them to the disk, write the manifest last, rename into place."""
@@ -164,6 +183,24 @@ class Staging:
     files: Path
     scratch: Path
 
+    def once(self, stage: str, key: Sequence[str], work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What `work` returns, a JSON object; work that finished in an earlier block with the same `key` is not done
+        again. When it is done, all that lies here is flushed to the disk before the result is noted."""
+        note = self.scratch / f"{stage}.json"
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            found = json.loads(note.read_bytes())
+            if found["key"] == list(key):
+                return found["result"]
+        note.unlink(missing_ok=True)
+        result = work()
+        for path in self.files.parent.rglob("*"):
+            flush_to_disk(path)
+        written = note.with_suffix(".new")
+        written.write_text(json.dumps({"key": list(key), "result": result}), encoding="utf-8")
+        flush_to_disk(written)
+        written.replace(note)
+        return result
+
     def commit(self, manifest: Manifest) -> Bundle:
         """Make a bundle of `files`, whose records the manifest has. A bundle of that name is replaced.
 
@@ -175,6 +212,11 @@ class Staging:
 def default_store() -> Store:
     """The store that the command line and the library use; see `places.models_directory`."""
     return Store(models_directory())
+
+
+def _drop_if_committed(stage: Path) -> None:
+    if not (stage / "files").is_dir():
+        shutil.rmtree(stage, ignore_errors=True)
 
 
 def _lock(descriptor: int, progress: Progress) -> None:
