@@ -1,50 +1,26 @@
-"""Get a model: fetch it, check it, convert it, measure what the conversion cost, and put it into the store."""
+"""Get a model: find out what is meant, fetch it, check it, and have a bundle made of it."""
 
 from __future__ import annotations
 
 import contextlib
 import difflib
 import errno
-import math
 import os
 import re
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgespec.bundle import Bundle, Manifest, Quality, Source, Store
-from edgespec.bundle.bundle import record_files
-from edgespec.bundle.catalog import Catalog, Pair, load_catalog
+from edgespec.bundle import Bundle, Source, Store
+from edgespec.bundle.catalog import Catalog, WheelSource, load_catalog
 from edgespec.bundle.fetch import fetch_member, require_space
 from edgespec.bundle.files import Progress, no_progress, sha256
+from edgespec.bundle.hub import HubModel, HubReference, look_up
+from edgespec.bundle.hub_download import fetch_files, missing_bytes
 from edgespec.bundle.manifest import check_name, format_layers
 from edgespec.bundle.store import Staging
 from edgespec.errors import ChecksumError, DownloadError, ModelError, UsageError
-
-CATALOG_MAX_KL = 0.01
-CATALOG_MIN_AGREEMENT = 0.97
-OWN_MIN_AGREEMENT = 0.90
-"""A catalog's model must come out as good as it was when it was added; a file of the user's must be usable."""
-
-# A 4-bit weight takes 8.5 bits in the bundle and 32 in the float32 reference.
-_SPACE_PER_SOURCE_BYTE = 2
-_SPACE_WITH_REFERENCE = 10
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """What to make, after the reference was understood: a pair of the catalog, or a GGUF file of the user's."""
-
-    name: str
-    source: Source
-    origin: Pair | Path
-    keep_layers: tuple[int, ...] | None
-
-    def made(self, bundle: Bundle) -> bool:
-        """Whether `bundle` is what is asked for."""
-        made = bundle.manifest
-        layers = None if made.quality else made.layers
-        return made.source.sha256 == self.source.sha256 and layers == self.keep_layers
+from edgespec.making import Wanted, make, space_needed
 
 
 def pull(
@@ -57,26 +33,25 @@ def pull(
     progress: Progress = no_progress,
     catalog: Catalog | None = None,
 ) -> Bundle:
-    """The bundle that `reference`, a name of the catalog or the path of a GGUF file, stands for, made if need be.
+    """The bundle that `reference` stands for, made if need be: a name of the catalog, OWNER/NAME[@REVISION][:FILE.gguf]
+    of the Hub, or the path of a GGUF file.
 
-    `name` is what to call it: the catalog's name or the file's by default. `keep_layers` keeps only those of the
-    source's layers, which makes a draft of it. What `progress` raises stops it; then, as after every error and even
-    kill -9, the store has the whole bundle or none.
+    `name` is what to call it: the catalog's, the repository's or the file's name by default. `keep_layers` keeps only
+    those of the source's layers, which makes a draft of it. What `progress` raises stops it; then, as after every error
+    and even kill -9, the store has the whole bundle or none. What was fetched from the Hub is kept for the next call; a
+    bundle of a branch that has moved is made again. With a pair of the catalog comes its draft, if that is a model.
 
     Raises: UsageError for a name or layers that cannot be, ModelError if the model is unknown, cannot be converted,
     or comes out worse than it may, or the name is taken; DownloadError if it cannot be fetched or the disk is full;
-    ChecksumError if what was fetched is not what the catalog pins.
+    ChecksumError if what was fetched is not what the catalog pins or the Hub lists.
     """
-    request = _understand(reference, name, keep_layers, catalog or load_catalog(), progress)
-    if (found := _present(request, store, progress)) is not None:
-        return found
-    if offline and isinstance(request.origin, Pair):
-        raise DownloadError(
-            f"{reference} is not on this machine and --offline was given; run `edgespec pull {reference}` without it"
-        )
-    with _disk_errors(store), store.staging(progress) as staging:
-        # Another process may have made it while this one waited for the lock.
-        return _present(request, store, progress) or _make(request, staging, progress)
+    pulling = _Pulling(store, catalog or load_catalog(), offline, progress)
+    layers = None if keep_layers is None else _ordered(keep_layers)
+    bundle = pulling.get(reference, name, layers)
+    pair = pulling.catalog.pairs.get(reference)
+    if pair is not None and pair.draft in pulling.catalog.pairs and layers is None:
+        pulling.get(pair.draft, None, None)
+    return bundle
 
 
 def parse_layers(spec: str) -> tuple[int, ...]:
@@ -97,23 +72,106 @@ def _ordered(layers: Sequence[int]) -> tuple[int, ...]:
     return tuple(sorted(layers))
 
 
-def _understand(
-    reference: str, name: str | None, keep_layers: Sequence[int] | None, catalog: Catalog, progress: Progress
-) -> _Request:
-    layers = None if keep_layers is None else _ordered(keep_layers)
-    origin: Pair | Path
-    if pair := catalog.pairs.get(reference):
-        origin, base = pair, pair.name
-        source = Source("wheel", pair.name, pair.source.requirement, pair.source.member_sha256)
-    elif os.sep in reference or reference.endswith(".gguf"):
-        origin = _own_file(reference)
-        base = re.sub(r"[^A-Za-z0-9._-]+", "-", origin.stem).strip("-._").lower()
-        source = Source("gguf", str(origin), None, _digest(origin, progress))
-    else:
-        raise _unknown(reference, catalog)
-    if name is None and layers is not None:
-        base = f"{base}-layers-{format_layers(layers).replace(',', '_')}"
-    return _Request(check_name(name or base), source, origin, layers)
+@dataclass(frozen=True, slots=True)
+class _Pulling:
+    """What all bundles of one call share."""
+
+    store: Store
+    catalog: Catalog
+    offline: bool
+    progress: Progress
+
+    def get(self, reference: str, name: str | None, layers: tuple[int, ...] | None) -> Bundle:
+        origin, base, license_name = self._find(reference)
+        if layers is not None:
+            base = f"{base}-layers-{format_layers(layers).replace(',', '_')}"
+        name = check_name(name or base)
+        if isinstance(origin, HubReference):
+            if layers is not None and origin.file is None:
+                raise UsageError(f"layers can be kept of a GGUF file only; name one as {origin.repository}:FILE.gguf")
+            if (held := self._held(origin, reference, name, layers)) is not None:
+                return held
+            origin = look_up(origin)
+            license_name = license_name or origin.license
+        wanted = Wanted(name, self._source(reference, origin), license_name, layers, isinstance(origin, WheelSource))
+        if (found := self._present(wanted)) is not None:
+            return found
+        if self.offline and isinstance(origin, WheelSource):
+            raise _needs_network(reference)
+        # What the Hub has is large: what has come of it is kept when the work is broken off.
+        resume = origin.repository.replace("/", "--")[:100] if isinstance(origin, HubModel) else None
+        with _disk_errors(self.store), self.store.staging(self.progress, resume=resume) as staging:
+            # Another process may have made it while this one waited for the lock.
+            if (found := self._present(wanted)) is not None:
+                return found
+            return make(wanted, self._fetch(origin, wanted, staging), staging, self.progress)
+
+    def _find(self, reference: str) -> tuple[WheelSource | HubReference | Path, str, str | None]:
+        """Where the model is, what to call it, and its license if the catalog says."""
+        if pair := self.catalog.pairs.get(reference):
+            return pair.source, pair.name, pair.license
+        hub = HubReference.parse(reference)
+        if hub is not None and not Path(reference).exists():
+            return hub, _as_name(Path(hub.file).stem if hub.file else hub.repository.split("/")[1]), None
+        if os.sep in reference or reference.endswith(".gguf"):
+            path = _own_file(reference)
+            return path, _as_name(path.stem), None
+        raise _unknown(reference, self.catalog)
+
+    def _source(self, reference: str, origin: WheelSource | HubModel | Path) -> Source:
+        match origin:
+            case WheelSource():
+                return Source("wheel", reference, origin.requirement, origin.member_sha256)
+            case HubModel():
+                return Source("hub", reference, origin.revision, origin.sha256)
+            case Path():
+                return Source("gguf", str(origin), None, _digest(origin, self.progress))
+
+    def _held(self, origin: HubReference, reference: str, name: str, layers: tuple[int, ...] | None) -> Bundle | None:
+        """The bundle, if no network is needed to know that it is the one: of the very commit, or offline."""
+        try:
+            bundle = self.store.verify(name, self.progress)
+        except (ModelError, ChecksumError):
+            bundle = None
+        if bundle is not None:
+            source = bundle.manifest.source
+            wanted = Wanted(name, Source("hub", reference, source.revision, source.sha256), keep_layers=layers)
+            same = source == wanted.source and wanted.made(bundle)
+            if same and (self.offline or source.revision == origin.revision):
+                return bundle
+        if self.offline:
+            raise _needs_network(reference)
+        return None
+
+    def _present(self, wanted: Wanted) -> Bundle | None:
+        """The bundle if the store has it whole, every hash computed now; None if it is missing, damaged, or was made
+        from an earlier commit of the same repository."""
+        try:
+            bundle = self.store.verify(wanted.name, self.progress)
+        except (ModelError, ChecksumError):
+            return None
+        if wanted.made(bundle):
+            return bundle
+        source = bundle.manifest.source
+        if source.kind == wanted.source.kind == "hub" and source.reference == wanted.source.reference:
+            return None
+        raise ModelError(
+            f"there is a model {wanted.name} already, made from {source.reference} in another way; "
+            f"give this one another name with --name, or delete that one with `edgespec rm {wanted.name}`"
+        )
+
+    def _fetch(self, origin: WheelSource | HubModel | Path, wanted: Wanted, staging: Staging) -> Path:
+        """The path of the GGUF file or checkpoint."""
+        match origin:
+            case WheelSource():
+                return fetch_member(origin, staging.scratch, self.progress)
+            case HubModel():
+                fetched = staging.scratch / "fetched"
+                require_space(staging.scratch, missing_bytes(origin, fetched) + space_needed(wanted, origin.size))
+                fetch_files(origin, fetched, self.progress)
+                return fetched / origin.files[0].name if origin.is_gguf else fetched
+            case Path():
+                return origin
 
 
 def _own_file(reference: str) -> Path:
@@ -122,6 +180,10 @@ def _own_file(reference: str) -> Path:
     if not path.is_file():
         raise ModelError(f"there is no file {reference}; give the path of a GGUF file or a name of the catalog")
     return path
+
+
+def _as_name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._").lower()
 
 
 def _digest(path: Path, progress: Progress) -> str:
@@ -135,80 +197,16 @@ def _digest(path: Path, progress: Progress) -> str:
 
 def _unknown(reference: str, catalog: Catalog) -> ModelError:
     close = difflib.get_close_matches(reference, catalog.pairs, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(sorted(catalog.pairs))}"
-    return ModelError(f"the catalog has no model {reference}; {hint} The path of a .gguf file works too.")
-
-
-def _present(request: _Request, store: Store, progress: Progress) -> Bundle | None:
-    """The bundle if the store has it whole, every hash computed now; None if it is missing or damaged."""
-    try:
-        bundle = store.verify(request.name, progress)
-    except (ModelError, ChecksumError):
-        return None
-    if not request.made(bundle):
-        raise ModelError(
-            f"there is a model {request.name} already, made from {bundle.manifest.source.reference} in another way; "
-            f"give this one another name with --name, or delete that one with `edgespec rm {request.name}`"
-        )
-    return bundle
-
-
-def _make(request: _Request, staging: Staging, progress: Progress) -> Bundle:
-    # onnx is slow to import and not needed to chat.
-    from edgespec.graph import convert_gguf
-
-    gguf = request.origin
-    if isinstance(gguf, Pair):
-        gguf = fetch_member(gguf.source, staging.scratch, progress)
-    factor = _SPACE_PER_SOURCE_BYTE if request.keep_layers else _SPACE_WITH_REFERENCE
-    require_space(staging.scratch, factor * gguf.stat().st_size)
-    made = convert_gguf(gguf, staging.files, keep_layers=request.keep_layers, progress=progress)
-    quality = None if request.keep_layers else _measure(request, gguf, staging, made.eos_ids, progress)
-    progress("Storing the model", 0.0)
-    manifest = Manifest(
-        name=request.name,
-        source=request.source,
-        license=request.origin.license if isinstance(request.origin, Pair) else made.license,
-        architecture=made.architecture,
-        files=record_files(staging.files, made.files),
-        graph="model.onnx",
-        context_length=made.context_length,
-        vocab_size=made.vocab_size,
-        eos_ids=made.eos_ids,
-        layers=made.layers,
-        recipe=made.recipe,
-        quality=quality,
+    hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(sorted(catalog.pairs))}."
+    return ModelError(
+        f"the catalog has no model {reference}; {hint} The path of a .gguf file and OWNER/NAME of the Hub work too."
     )
-    bundle = staging.commit(manifest)
-    progress("Storing the model", 1.0)
-    return bundle
 
 
-def _measure(request: _Request, gguf: Path, staging: Staging, eos_ids: Sequence[int], progress: Progress) -> Quality:
-    """Compare the bundle with the source's weights in float32, and refuse it if it is worse than it may be."""
-    from edgespec.graph import convert_gguf
-    from edgespec.quality import measure
-
-    reference = staging.scratch / "reference"
-    reference.mkdir()
-    convert_gguf(gguf, reference, weights="float32", progress=lambda _, done: progress("Preparing to measure", done))
-    quality = measure(staging.files, reference, eos_ids, progress)
-    if isinstance(request.origin, Pair):
-        good = quality.mean_kl <= CATALOG_MAX_KL and _reaches(quality, CATALOG_MIN_AGREEMENT)
-    else:
-        good = _reaches(quality, OWN_MIN_AGREEMENT)
-    if not good:
-        raise ModelError(
-            f"{request.name} lost too much in the conversion and was not kept: mean KL {quality.mean_kl:.4f}, "
-            f"top-1 agreement {quality.top1_agreement:.1%}; try a source with more bits per weight"
-        )
-    return quality
-
-
-def _reaches(quality: Quality, agreement: float) -> bool:
-    """Whether the measured agreement is not below `agreement` by more than chance: two standard errors of a share."""
-    error = math.sqrt(agreement * (1.0 - agreement) / quality.tokens)
-    return quality.top1_agreement >= agreement - 2.0 * error
+def _needs_network(reference: str) -> DownloadError:
+    return DownloadError(
+        f"{reference} is not on this machine and --offline was given; run `edgespec pull {reference}` without it"
+    )
 
 
 @contextlib.contextmanager
@@ -218,7 +216,7 @@ def _disk_errors(store: Store) -> Generator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DownloadError(
-                f"the disk of {store.root} is full; nothing was kept; "
+                f"the disk of {store.root} is full; no model was made; "
                 "free some space, or set EDGESPEC_HOME to a directory on another disk"
             ) from error
         raise

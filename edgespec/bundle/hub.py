@@ -42,11 +42,6 @@ class HubReference:
             return None
         return HubReference(match["repository"], match["revision"] or "main", match["file"])
 
-    @property
-    def pinned(self) -> bool:
-        """Whether the revision is a commit, which cannot move."""
-        return _COMMIT.fullmatch(self.revision) is not None
-
 
 @dataclass(frozen=True, slots=True)
 class HubFile:
@@ -76,9 +71,14 @@ class HubModel:
         return sum(file.size for file in self.files)
 
     @property
+    def is_gguf(self) -> bool:
+        """Whether it is one GGUF file, not a checkpoint."""
+        return self.files[0].name.endswith(".gguf")
+
+    @property
     def sha256(self) -> str:
         """A GGUF file's own SHA-256; of a checkpoint, that of its files' names and digests."""
-        if len(self.files) == 1 and len(self.files[0].digest) == 64:
+        if self.is_gguf and len(self.files[0].digest) == 64:
             return self.files[0].digest
         return hashlib.sha256("".join(f"{file.digest} {file.path}\n" for file in self.files).encode()).hexdigest()
 

@@ -27,12 +27,13 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where the weights came from: a wheel named in the catalog, or a GGUF file of the user's.
+    """Where the weights came from: a wheel named in the catalog, a repository of the Hub, or a GGUF file of the user's.
 
-    `reference` is what `edgespec pull` was given, `revision` the pinned requirement of a wheel, `sha256` the GGUF's.
+    `reference` is what `edgespec pull` was given, `revision` the pinned requirement of a wheel or the commit of a
+    repository, `sha256` the GGUF's or that of a checkpoint's files (see `hub.HubModel.sha256`).
     """
 
-    kind: Literal["wheel", "gguf"]
+    kind: Literal["wheel", "hub", "gguf"]
     reference: str
     revision: str | None
     sha256: str
@@ -175,7 +176,7 @@ def _parse(value: object) -> Manifest:
     source = _Object(top.take("source", dict), "source")
     source.only(Source)
     kind = source.take("kind", str)
-    if kind not in ("wheel", "gguf"):
+    if kind not in ("wheel", "hub", "gguf"):
         raise _MalformedError(f"a source of kind {kind!r} is unknown")
     files = MappingProxyType(_files(_Object(top.take("files", dict), "files")))
     graph = top.take("graph", str)

@@ -17,12 +17,12 @@ _json_flag = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.command("pull")
-@click.argument("reference", metavar="NAME|FILE.gguf")
+@click.argument("reference", metavar="NAME|OWNER/NAME|FILE.gguf")
 @click.option("--name", help="What to call it here.")
 @click.option("--keep-layers", metavar="0-9,25-29", help="Keep only these layers: a draft for the whole model.")
 @click.option("--offline", is_flag=True, help="Do not fetch anything.")
 def pull_command(reference: str, name: str | None, keep_layers: str | None, offline: bool) -> None:
-    """Fetch a model, or convert a GGUF file."""
+    """Fetch a model of the catalog or of the Hub (OWNER/NAME[@REVISION][:FILE.gguf]), or convert a GGUF file."""
     from edgespec.pull import parse_layers, pull
 
     layers = None if keep_layers is None else parse_layers(keep_layers)

@@ -29,7 +29,6 @@ def write_wheel(directory: Path, content: bytes, *, name: str = "tiny_weights", 
 def source_of(wheel: Path, content: bytes) -> WheelSource:
     """What a catalog would pin for that wheel."""
     return WheelSource(
-        kind="wheel",
         requirement="tiny-weights==1.0",
         size=wheel.stat().st_size,
         sha256=hashlib.sha256(wheel.read_bytes()).hexdigest(),

@@ -112,5 +112,6 @@ def test_the_catalog_of_the_program() -> None:
     default = catalog.pairs[catalog.default]
     assert default.license == "Apache-2.0"
     assert default.draft == "ngram"
+    assert isinstance(default.source, WheelSource)
     assert "==" in default.source.requirement
     assert {len(default.source.sha256), len(default.source.member_sha256)} == {64}

@@ -6,13 +6,12 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fake_hub import FakeHub, serving
+from fake_hub import FakeHub
 
-from edgespec.bundle import hub_download
 from edgespec.bundle.files import no_progress
 from edgespec.bundle.hub import HubReference, look_up
 from edgespec.bundle.hub_download import fetch_files, missing_bytes
@@ -34,17 +33,9 @@ WANTED = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_confi
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Generator[FakeHub]:
-    with serving(FakeHub({"some/tiny": dict(FILES)})) as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        monkeypatch.setenv("NO_PROXY", "*")
-        for name in ("HF_TOKEN", "HF_HUB_OFFLINE"):
-            monkeypatch.delenv(name, raising=False)
-        monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no token"))
-        monkeypatch.setattr(hub_download, "CHUNK", 10_000)
-        # Attempts on a connection that broke off are a second apart.
-        monkeypatch.setattr("time.sleep", lambda _: None)
-        yield hub
+def hub(loopback_hub: FakeHub) -> FakeHub:
+    loopback_hub.repositories["some/tiny"] = dict(FILES)
+    return loopback_hub
 
 
 def fetch(directory: Path, reference: str = "some/tiny") -> dict[str, bytes]:

@@ -16,7 +16,7 @@ from sample_wheels import serve_only, source_of, write_wheel
 from tiny import write_tiny_gguf
 
 from edgespec.bundle import Quality, Store
-from edgespec.bundle.catalog import Catalog, Pair
+from edgespec.bundle.catalog import Catalog, Pair, WheelSource
 from edgespec.errors import ChecksumError, DownloadError, EdgespecError, ModelError, UsageError
 from edgespec.pull import parse_layers, pull
 
@@ -53,7 +53,9 @@ def test_from_the_catalog(store: Store, catalog: Catalog, gguf: Path, measured: 
     manifest = bundle.manifest
     assert (manifest.name, manifest.license, manifest.quality) == ("tiny", "MIT", measured)
     assert manifest.source.revision == "tiny-weights==1.0"
-    assert manifest.source.sha256 == catalog.pairs["tiny"].source.member_sha256
+    source = catalog.pairs["tiny"].source
+    assert isinstance(source, WheelSource)
+    assert manifest.source.sha256 == source.member_sha256
     assert store.verify("tiny") == bundle
     assert left_in(store) == ["tiny"]
     assert set(stages.values()) == {1.0}
@@ -83,7 +85,7 @@ def test_offline_fetches_nothing(store: Store, catalog: Catalog) -> None:
 
 
 def test_a_file_of_ones_own_is_measured_for_real(store: Store, gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgespec.pull.OWN_MIN_AGREEMENT", 0.5)
+    monkeypatch.setattr("edgespec.making.OWN_MIN_AGREEMENT", 0.5)
     bundle = pull(str(gguf), store, offline=True)
     assert bundle.name == "tiny-model"
     quality = bundle.manifest.quality
@@ -270,7 +272,7 @@ def test_two_at_once_both_finish(store: Store, catalog: Catalog, tmp_path: Path)
 def write_catalog(path: Path, catalog: Catalog) -> Path:
     pair = catalog.pairs["tiny"]
     lines = ['default = "tiny"', "[pairs.tiny]", 'title = "Tiny"', 'license = "MIT"', 'draft = "ngram"']
-    lines.append("[pairs.tiny.source]")
+    lines += ["[pairs.tiny.source]", 'kind = "wheel"']
     for key in pair.source.__slots__:
         value = getattr(pair.source, key)
         lines.append(f"{key} = {value if isinstance(value, int) else repr(value)}")

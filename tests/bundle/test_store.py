@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sample_bundles import FILES, describe
@@ -286,3 +287,35 @@ def test_home_moves_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("EDGESPEC_HOME")
     assert models_directory().name == "models"
     assert tmp_path not in models_directory().parents
+
+
+def test_work_can_be_gone_on_with_until_a_bundle_was_made_of_it(store: Store) -> None:
+    calls: list[str] = []
+
+    def work() -> dict[str, Any]:
+        calls.append("work")
+        return {"answer": 42}
+
+    for _ in range(2):
+        with store.staging(resume="big-model") as staging:
+            assert staging.once("stage", ["a"], work) == {"answer": 42}
+            (staging.scratch / "half").write_bytes(b"half")
+    assert calls == ["work"]
+    assert store.names() == ()
+    with store.staging():
+        assert (store.root / ".resume-big-model" / "scratch" / "half").exists()
+    with store.staging(resume="big-model") as staging:
+        assert staging.once("stage", ["another key"], work) == {"answer": 42}
+        for file, content in FILES.items():
+            (staging.files / file).write_bytes(content)
+        staging.commit(describe("tiny", staging.files, tuple(FILES)))
+    assert calls == ["work", "work"]
+    assert sorted(path.name for path in store.root.iterdir()) == [".lock", ".verified.json", "tiny"]
+
+
+def test_work_that_nobody_went_on_with_is_given_up(store: Store) -> None:
+    with store.staging(resume="old"):
+        pass
+    os.utime(store.root / ".resume-old", (0, 0))
+    with store.staging(resume="new"):
+        assert not (store.root / ".resume-old").exists()
