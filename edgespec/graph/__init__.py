@@ -6,6 +6,11 @@ gguf_reader.py   what a GGUF file holds, checked
 gguf_model.py    its metadata as a description, its tensors as weights
 tokenizer.py     its tokenizer, special tokens and chat template
 byte_level.py sentencepiece_bpe.py   the two kinds of BPE
+families.py      config.json of a checkpoint as a description
+rope_types.py    the ways in which it scales its rotation
+settings.py      its values, with their types checked
+safetensors_reader.py   where a file's tensors lie, checked
+checkpoint.py    the tensors of a folder as weights
 quantize.py      weights as float32 or int8
 rotary.py        how fast the pairs of a head turn
 forward.py       a model's forward pass in NumPy
@@ -19,6 +24,6 @@ convert.py       all of it together
 
 from __future__ import annotations
 
-from edgespec.graph.convert import Converted, convert_gguf
+from edgespec.graph.convert import Converted, convert_checkpoint, convert_gguf
 
-__all__ = ["Converted", "convert_gguf"]
+__all__ = ["Converted", "convert_checkpoint", "convert_gguf"]

@@ -13,6 +13,8 @@ Activation = Literal["silu", "gelu_tanh"]
 
 _MAX_CONTEXT: Final = 1 << 20
 """Positions; the rotation tables have a row for each, so a damaged number must not become gigabytes."""
+_PAIRS: Final = 8
+"""GroupQueryAttention rotates multiples of so many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,5 +135,7 @@ class DecoderConfig:
         fits = 0 < 2 * pairs <= self.head_size and len(rotary.long_frequencies) in (0, pairs)
         if not fits or not all(0 < value < math.inf for value in values):
             raise error("its rotation base, factors or size is out of range")
+        if pairs % _PAIRS:
+            raise error(f"it rotates {2 * pairs} values of each head, and only multiples of {2 * _PAIRS} can be")
         if rotary.long_frequencies and not 0 < rotary.short_context <= _MAX_CONTEXT:
             raise error(f"its original context length is {rotary.short_context:,}")

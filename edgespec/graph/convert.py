@@ -13,14 +13,18 @@ from tokenizers import Tokenizer
 
 from edgespec.errors import UsageError
 from edgespec.graph.builder import DATA_NAME, GRAPH_NAME, GraphBuilder, Profile
+from edgespec.graph.checkpoint import CheckpointWeights, read_license, read_tokenizer
 from edgespec.graph.config import DecoderConfig
 from edgespec.graph.decoder import DecoderGraph
 from edgespec.graph.equalize import channel_factors, passage_ids
+from edgespec.graph.families import read_family
 from edgespec.graph.formats import FORMATS, WeightFormat, WeightsName
 from edgespec.graph.gguf_model import GGUFWeights, read_config
 from edgespec.graph.gguf_reader import GGUFFile
+from edgespec.graph.settings import Settings
 from edgespec.graph.tokenizer import build_tokenizer, chat_template, end_of_text_ids
 from edgespec.graph.weights import WeightSource
+from edgespec.model_folder import ModelFolder
 
 TOKENIZER_NAME = "tokenizer.json"
 TEMPLATE_NAME = "chat_template.jinja"
@@ -98,6 +102,33 @@ def convert_gguf(
         eos_ids=end_of_text_ids(file, config.vocab_size),
         name=file.text("general.name", source.stem),
         license=file.text("general.license", "") or None,
+    )
+    return _convert(model, out, FORMATS[weights], _kept(keep_layers, len(config.layers)), profile, progress)
+
+
+def convert_checkpoint(
+    source_dir: Path,
+    out: Path,
+    *,
+    weights: WeightsName = "int8",
+    keep_layers: Sequence[int] | None = None,
+    profile: Profile = "cpu",
+    progress: Progress | None = None,
+) -> Converted:
+    """The same for a folder as Hugging Face's transformers writes it: config.json, safetensors, tokenizer.json.
+
+    Raises: as `convert_gguf`; nothing in the folder is executed or unpickled.
+    """
+    folder = ModelFolder.read(source_dir)
+    config = read_family(Settings(folder.config, f"config.json of {source_dir.name}"))
+    model = _Model(
+        config=config,
+        source=CheckpointWeights(source_dir, config),
+        tokenizer=read_tokenizer(folder, config.vocab_size),
+        template=folder.chat_template() or "",
+        eos_ids=folder.end_of_text_ids(),
+        name=source_dir.resolve().name,
+        license=read_license(source_dir),
     )
     return _convert(model, out, FORMATS[weights], _kept(keep_layers, len(config.layers)), profile, progress)
 

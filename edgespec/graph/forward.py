@@ -88,7 +88,7 @@ class Forward:
 
     def _heads(self, x: Array, layer: LayerConfig, gain: str) -> Array:
         """[rows, heads * size] to [rows, heads, size], normed and turned where the model does."""
-        heads: Array = x.reshape(len(x), -1, self._config.head_size)
+        heads = x.reshape(len(x), -1, self._config.head_size)
         if self._config.qk_norms:
             heads = self._norm(heads, gain)
         if layer.rotary is None:
@@ -96,8 +96,8 @@ class Forward:
         cos, sin = self._turns[layer.rotary]
         pairs = cos.shape[-1]
         first, second, rest = heads[..., :pairs], heads[..., pairs : 2 * pairs], heads[..., 2 * pairs :]
-        turned: list[Array] = [first * cos - second * sin, first * sin + second * cos, rest]
-        return np.concatenate(turned, axis=-1)
+        turned = [first * cos - second * sin, first * sin + second * cos, rest]
+        return np.concatenate(turned, axis=-1, dtype=np.float32)
 
 
 def _turns(rotary: Rotary, context_length: int, rows: int) -> tuple[Array, Array]:

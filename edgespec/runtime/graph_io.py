@@ -25,7 +25,14 @@ _TYPES = {
     "tensor(int64)": np.int64,
     "tensor(int32)": np.int32,
 }
-_RANKS = {"input_ids": 2, "attention_mask": 2, "position_ids": 2, "num_logits_to_keep": 0, "attention_padding": 0}
+_RANKS = {
+    "input_ids": 2,
+    "attention_mask": 2,
+    "position_ids": 2,
+    "num_logits_to_keep": 0,
+    "attention_padding": 0,
+    "context_length": 0,
+}
 """The inputs that are understood, int64 all of them, and how many dimensions they have."""
 
 _OBSTACLES = (
@@ -71,6 +78,7 @@ class GraphIO:
     position_ids: bool
     logits_to_keep: bool
     attention_padding: bool
+    context_length: bool
     logits_dtype: np.dtype[np.generic]
     vocab_size: int
 
@@ -110,6 +118,7 @@ def read_graph_io(
         position_ids="position_ids" in given,
         logits_to_keep=any(v.name == "num_logits_to_keep" for v in [*inputs, *overridable]),
         attention_padding=any(v.name == "attention_padding" for v in overridable),
+        context_length=any(v.name == "context_length" for v in overridable),
         logits_dtype=_dtype(logits, graph),
         vocab_size=vocab,
     )

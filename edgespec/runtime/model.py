@@ -45,6 +45,9 @@ class OnnxCausalLM:
             self._bind_input("num_logits_to_keep", self._keep, [])
         if io.attention_padding:
             self._bind_input("attention_padding", self._padding, [])
+        if io.context_length:
+            self._context = np.full(1, context_length, np.int64)
+            self._bind_input("context_length", self._context, [])
 
     @classmethod
     def open(
