@@ -27,12 +27,19 @@ class WheelSource:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A target, where it comes from, and the draft that goes with it ("ngram", or the name of a bundle)."""
+    """A target, where it comes from, and the draft that goes with it: "ngram", or the name of another pair.
+
+    `download` and `memory` are bytes, estimates for what comes from the Hub; catalog.toml says of what. `suits`: which
+    machines and tasks it is for.
+    """
 
     name: str
     title: str
     license: str
     draft: str
+    download: int
+    memory: int
+    suits: str
     source: WheelSource | HubReference
 
 

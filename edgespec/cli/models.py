@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -22,7 +24,10 @@ _json_flag = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--keep-layers", metavar="0-9,25-29", help="Keep only these layers: a draft for the whole model.")
 @click.option("--offline", is_flag=True, help="Do not fetch anything.")
 def pull_command(reference: str, name: str | None, keep_layers: str | None, offline: bool) -> None:
-    """Fetch a model of the catalog or of the Hub (OWNER/NAME[@REVISION][:FILE.gguf]), or convert a GGUF file."""
+    """Fetch a model of the catalog or of the Hub (OWNER/NAME[@REVISION][:FILE.gguf]), or convert a GGUF file.
+
+    `edgespec list --catalog` shows the names that the catalog has.
+    """
     from edgespec.pull import parse_layers, pull
 
     layers = None if keep_layers is None else parse_layers(keep_layers)
@@ -33,21 +38,41 @@ def pull_command(reference: str, name: str | None, keep_layers: str | None, offl
 
 @click.command("list")
 @_json_flag
-def list_command(as_json: bool) -> None:
+@click.option("--catalog", is_flag=True, help="List the models that `pull` knows by name instead.")
+def list_command(as_json: bool, catalog: bool) -> None:
     """List the models on this machine."""
+    if catalog:
+        _list_catalog(as_json)
+        return
     store = default_store()
     bundles = store.list()
     if as_json:
         _print_json([_describe(bundle) for bundle in bundles])
     elif bundles:
-        rows = [("NAME", "SIZE", "CONTEXT", "AGREEMENT", "LICENSE"), *(_row(bundle) for bundle in bundles)]
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        for row in rows:
-            click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        _print_table([("NAME", "SIZE", "CONTEXT", "AGREEMENT", "LICENSE"), *(_row(bundle) for bundle in bundles)])
     for name in sorted(set(store.names()) - {bundle.name for bundle in bundles}):
         note(f"{name} is damaged and not listed; `edgespec verify {name}` says how")
     if not store.names():
         note(f"no models yet; `edgespec pull {load_catalog().default}` fetches one")
+
+
+def _list_catalog(as_json: bool) -> None:
+    pairs = load_catalog().pairs.values()
+    if as_json:
+        _print_json([{**asdict(pair), "here": pair.name in default_store().names()} for pair in pairs])
+        return
+    rows = [("NAME", "DRAFT", "FETCHES", "MEMORY", "LICENSE", "SUITS")]
+    for pair in pairs:
+        sizes = f"{pair.download / 1e9:.1f} GB", f"{pair.memory / 1e9:.1f} GB"
+        rows.append((pair.name, pair.draft, *sizes, pair.license, pair.suits))
+    _print_table(rows)
+    note("sizes are approximate; a draft that is a model is fetched with its target, and its memory comes on top")
+
+
+def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 @click.command("show")

