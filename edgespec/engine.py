@@ -68,7 +68,7 @@ def open_chat(
     if isinstance(bundle, ForeignBundle):
         notice(f"{bundle.name}: running {bundle.graph.relative_to(bundle.directory)}")
         draft, settings = _limit(bundle, target, draft, settings, notice)
-    draft = _paired(bundle) if draft is None else draft
+    draft = _paired(bundle, store) if draft is None else draft
     drafter = _make_drafter(draft, bundle, tokenizer, store, target.context_length, resources, progress)
     return Chat(
         target,
@@ -141,10 +141,12 @@ def _limit(
     return draft, replace(settings, exact=False)
 
 
-def _paired(bundle: Bundle | ForeignBundle) -> str:
-    """The draft that the catalog pairs the model with."""
+def _paired(bundle: Bundle | ForeignBundle, store: Store) -> str:
+    """The draft that the model was exported with or that the catalog pairs it with, if it is here."""
     pair = load_catalog().pairs.get(bundle.name)
-    return pair.draft if pair else "ngram"
+    exported = bundle.manifest.draft if isinstance(bundle, Bundle) else None
+    draft = exported or (pair.draft if pair else "ngram")
+    return draft if draft in store.names() else "ngram"
 
 
 def _make_drafter(

@@ -10,6 +10,7 @@ import pytest
 from homes import fill_home
 
 from edgespec.bundle import catalog
+from edgespec.bundle.manifest import read_manifest
 from edgespec.chat.events import Answer
 from edgespec.chat.session import Chat, Settings
 from edgespec.engine import Resources, open_chat
@@ -64,6 +65,19 @@ def test_the_catalog_pairs_a_model_with_its_draft(monkeypatch: pytest.MonkeyPatc
     assert open_chat("tiny").draft == "skip"
     assert open_chat(None).model == "tiny"
     assert open_chat("skip").draft == "ngram"
+
+
+def test_an_exported_pair_is_opened_together_while_both_are_here(
+    full_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(full_home, home)
+    monkeypatch.setenv("EDGESPEC_HOME", str(home))
+    directory = home / "models" / "tiny"
+    dataclasses.replace(read_manifest(directory), draft="skip").write(directory)
+    assert open_chat("tiny", settings=SETTINGS).draft == "skip"
+    shutil.rmtree(home / "models" / "skip")
+    assert open_chat("tiny", settings=SETTINGS).draft == "ngram"
 
 
 def test_a_draft_with_another_tokenizer_is_refused() -> None:

@@ -15,8 +15,11 @@ from typing import Any, Literal, TypeVar, cast
 from edgespec.bundle.files import open_plain
 from edgespec.errors import ChecksumError, ModelError, UsageError
 
-FORMAT = 1
-"""The format version that this program writes, and the only one it reads."""
+FORMAT = 2
+"""The format version that this program writes."""
+
+_ADDED = {1: {"checks": None, "draft": None}, 2: {}}
+"""The versions that it reads, and what each lacks: keys, and what their absence means."""
 
 FILE_NAME = "edgespec.json"
 _MAX_BYTES = 1 << 20
@@ -58,9 +61,24 @@ class Quality:
 
 
 @dataclass(frozen=True, slots=True)
+class Checks:
+    """What an export found on the machine that it ran on.
+
+    `parity`: the largest absolute difference between the float32 graph's logits and transformers' own, None if they
+    were not compared. `memory`: bytes that the process grew by with the model loaded and 256 positions in its KV cache.
+    `pass_ms`: median milliseconds of a pass of 1, 2, ... 9 rows behind those.
+    """
+
+    parity: float | None
+    memory: int
+    pass_ms: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """A bundle's description. `layers` are the source's layers that were kept; `quality` is None for a draft made of
-    some of them, which answers for nothing. `files` names every file of the bundle but the manifest."""
+    some of them, which answers for nothing. `files` names every file of the bundle but the manifest. `draft` is the
+    bundle that it was exported together with, to draft for it."""
 
     name: str
     source: Source
@@ -74,6 +92,8 @@ class Manifest:
     layers: tuple[int, ...]
     recipe: str
     quality: Quality | None
+    checks: Checks | None = None
+    draft: str | None = None
 
     @property
     def tokenizer_sha256(self) -> str:
@@ -100,6 +120,7 @@ class Manifest:
         plain["source"] = asdict(self.source)
         plain["files"] = {name: asdict(record) for name, record in sorted(self.files.items())}
         plain["quality"] = asdict(self.quality) if self.quality else None
+        plain["checks"] = asdict(self.checks) if self.checks else None
         return {"format": FORMAT, **plain}
 
     def write(self, directory: Path) -> None:
@@ -170,8 +191,11 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _parse(value: object) -> Manifest:
     top = _Object(value, "the manifest")
     version = top.take("format", int)
-    if version != FORMAT:
+    if version not in _ADDED:
         raise _MalformedError(f"its format is {version}, not {FORMAT}; update edgespec, or pull the model again")
+    if unknown := _ADDED[version].keys() & top.values.keys():
+        raise _MalformedError(f"the manifest has an unknown key {min(unknown)!r}")
+    top.values |= _ADDED[version]
     top.only(Manifest, "format")
     source = _Object(top.take("source", dict), "source")
     source.only(Source)
@@ -199,6 +223,8 @@ def _parse(value: object) -> Manifest:
         layers=top.counts("layers"),
         recipe=top.take("recipe", str),
         quality=_quality(top.values["quality"]),
+        checks=_checks(top.values["checks"]),
+        draft=top.take_optional("draft"),
     )
 
 
@@ -219,6 +245,15 @@ def _quality(value: object) -> Quality | None:
     quality = _Object(value, "quality")
     quality.only(Quality)
     return Quality(quality.number("mean_kl"), quality.number("top1_agreement"), quality.count("tokens"))
+
+
+def _checks(value: object) -> Checks | None:
+    if value is None:
+        return None
+    checks = _Object(value, "checks")
+    checks.only(Checks)
+    parity = None if checks.values["parity"] is None else checks.number("parity")
+    return Checks(parity, checks.count("memory"), checks.numbers("pass_ms"))
 
 
 class _Object:
@@ -262,6 +297,10 @@ class _Object:
     def counts(self, key: str) -> tuple[int, ...]:
         items = _Object({str(i): item for i, item in enumerate(cast(list[Any], self.take(key, list)))}, key)
         return tuple(items.count(i) for i in items.values)
+
+    def numbers(self, key: str) -> tuple[float, ...]:
+        items = _Object({str(i): item for i, item in enumerate(cast(list[Any], self.take(key, list)))}, key)
+        return tuple(items.number(i) for i in items.values)
 
     def digest(self, key: str) -> str:
         value = self.take(key, str)

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from edgespec.bundle import Bundle, default_store
+from edgespec.bundle import Bundle, Manifest, default_store
 from edgespec.bundle.catalog import load_catalog
 from edgespec.cli.output import clean, note, progress
 from edgespec.errors import ChecksumError, EdgespecError
@@ -163,6 +163,21 @@ def _facts(bundle: Bundle) -> list[tuple[str, str]]:
             if quality
             else "not measured: a draft answers for nothing",
         ),
+        *_checked(manifest),
         ("license", manifest.license or "unknown"),
         ("source", f"{manifest.source.revision or manifest.source.reference} (SHA-256 {manifest.source.sha256})"),
     ]
+
+
+def _checked(manifest: Manifest) -> list[tuple[str, str]]:
+    """What an export found; nothing for a bundle that was pulled."""
+    facts = [("draft", manifest.draft)] if manifest.draft else []
+    if (checks := manifest.checks) is not None:
+        if checks.parity is not None:
+            facts.append(("parity", f"within {checks.parity:.1e} of transformers' logits"))
+        costs = " ".join(f"{ms / checks.pass_ms[0]:.2f}" for ms in checks.pass_ms)
+        facts += [
+            ("memory", f"{checks.memory / 1e6:.0f} MB where it was exported"),
+            ("pass", f"{checks.pass_ms[0]:.1f} ms; of 1 to {len(checks.pass_ms)} rows, in ratio: {costs}"),
+        ]
+    return facts

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sample_bundles import FILES, describe
 
-from edgespec.bundle import Bundle
+from edgespec.bundle import Bundle, Checks
 from edgespec.bundle.manifest import format_layers, read_manifest
 from edgespec.errors import ModelError
 
@@ -36,11 +36,26 @@ def test_read_back_as_written(make_bundle: Make) -> None:
     without = replace(bundle.manifest, quality=None, license=None)
     without.write(bundle.directory)
     assert read_manifest(bundle.directory) == without
+    checked = replace(bundle.manifest, checks=Checks(1e-4, 10**9, (7.5, 8.25)), draft="small")
+    checked.write(bundle.directory)
+    assert read_manifest(bundle.directory) == checked
 
 
 def test_unknown_format_is_refused(make_bundle: Make) -> None:
-    with pytest.raises(ModelError, match="format is 2"):
-        read_manifest(edit(make_bundle(), lambda value: value.update(format=2)))
+    with pytest.raises(ModelError, match="format is 3"):
+        read_manifest(edit(make_bundle(), lambda value: value.update(format=3)))
+
+
+def test_the_format_before_is_read(make_bundle: Make) -> None:
+    bundle = make_bundle()
+
+    def age(value: dict[str, Any]) -> None:
+        value["format"] = 1
+        del value["checks"], value["draft"]
+
+    assert read_manifest(edit(bundle, age)) == bundle.manifest
+    with pytest.raises(ModelError, match="unknown key 'draft'"):
+        read_manifest(edit(bundle, lambda value: value.update(draft="tiny")))
 
 
 @pytest.mark.parametrize("key", ["name", "source", "files", "eos_ids", "quality", "license"])
@@ -69,6 +84,11 @@ def test_a_missing_key_is_refused(make_bundle: Make, key: str) -> None:
         ("graph", "other.onnx"),
         ("quality", {"mean_kl": float("nan"), "top1_agreement": 0.9, "tokens": 1}),
         ("quality", {"mean_kl": 0.1, "top1_agreement": 0.9}),
+        ("checks", {"parity": "1", "memory": 1, "pass_ms": [1.0]}),
+        ("checks", {"parity": None, "memory": 1, "pass_ms": [1]}),
+        ("checks", {"parity": None, "memory": -1, "pass_ms": []}),
+        ("checks", {"parity": None, "memory": 1}),
+        ("draft", 3),
         ("extra", 1),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -9,6 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from edgespec.bundle import Checks
+from edgespec.bundle.manifest import read_manifest
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -74,6 +78,17 @@ def test_show(run: Run, home: Path) -> None:
     text = run("show", "tiny").stdout
     assert f"path          {home / 'models' / 'tiny'}\n" in text
     assert "context       256 tokens\n" in text
+
+
+def test_show_what_an_export_found(run: Run, home: Path) -> None:
+    directory = home / "models" / "tiny"
+    checks = Checks(parity=2e-5, memory=120_000_000, pass_ms=(10.0, 12.5, 20.0))
+    dataclasses.replace(read_manifest(directory), checks=checks, draft="small").write(directory)
+    text = run("show", "tiny").stdout
+    assert "draft         small\n" in text
+    assert "parity        within 2.0e-05 of transformers' logits\n" in text
+    assert "memory        120 MB where it was exported\n" in text
+    assert "pass          10.0 ms; of 1 to 3 rows, in ratio: 1.00 1.25 2.00\n" in text
 
 
 def test_show_by_path(run: Run, home: Path) -> None:
