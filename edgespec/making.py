@@ -25,9 +25,11 @@ OWN_MIN_AGREEMENT = 0.90
 """A model that the catalog has pinned by its hash must come out as good as it was when it was added; any other must be
 usable."""
 
-# A 4-bit weight takes 8.5 bits in the bundle and 32 in the float32 reference.
-_SPACE_PER_SOURCE_BYTE = 2
-_SPACE_WITH_REFERENCE = 10
+# A 4-bit weight of a GGUF file takes 8.5 bits in the bundle and 32 in the float32 reference. A checkpoint's have 16.
+_SPACE_PER_GGUF_BYTE = 2
+_SPACE_WITH_GGUF_REFERENCE = 10
+_SPACE_PER_CHECKPOINT_BYTE = 1
+_SPACE_WITH_CHECKPOINT_REFERENCE = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +50,21 @@ class Wanted:
         return made.source.sha256 == self.source.sha256 and layers == self.keep_layers
 
 
-def space_needed(wanted: Wanted, size: int) -> int:
-    """Bytes that `make` writes for a source of `size` bytes, at most."""
-    return size * (_SPACE_PER_SOURCE_BYTE if wanted.keep_layers else _SPACE_WITH_REFERENCE)
+def space_needed(wanted: Wanted, size: int, *, checkpoint: bool) -> int:
+    """Bytes that `make` writes for a GGUF file or a checkpoint of `size` bytes, at most."""
+    if checkpoint:
+        return size * (_SPACE_PER_CHECKPOINT_BYTE if wanted.keep_layers else _SPACE_WITH_CHECKPOINT_REFERENCE)
+    return size * (_SPACE_PER_GGUF_BYTE if wanted.keep_layers else _SPACE_WITH_GGUF_REFERENCE)
 
 
 def make(wanted: Wanted, path: Path, staging: Staging, progress: Progress) -> Bundle:
-    """Make the bundle from the GGUF file `path`. What an earlier call in the same staging finished is not done again.
+    """Make the bundle from `path`, a GGUF file or the folder of a checkpoint. What an earlier call in the same staging
+    finished is not done again.
 
     Raises: ModelError if it cannot be converted or comes out worse than it may, DownloadError if the disk is too small.
     """
-    if path.is_dir():
-        raise ModelError(f"{wanted.source.reference} is a checkpoint, and only GGUF files can be converted yet")
-    require_space(staging.scratch, space_needed(wanted, path.stat().st_size))
+    size = sum(file.stat().st_size for file in path.glob("*.safetensors")) if path.is_dir() else path.stat().st_size
+    require_space(staging.scratch, space_needed(wanted, size, checkpoint=path.is_dir()))
     made = _converted(wanted, path, staging, progress)
     quality = None if wanted.keep_layers else _measure(wanted, path, staging, made.eos_ids, progress)
     progress("Storing the model", 0.0)
@@ -71,11 +75,12 @@ def make(wanted: Wanted, path: Path, staging: Staging, progress: Progress) -> Bu
 
 def _converted(wanted: Wanted, path: Path, staging: Staging, progress: Progress) -> Converted:
     # onnx is slow to import and not needed to chat.
-    from edgespec.graph import Converted, convert_gguf
+    from edgespec.graph import Converted, convert_checkpoint, convert_gguf
 
     def convert() -> dict[str, Any]:
         empty(staging.files)
-        return asdict(convert_gguf(path, staging.files, keep_layers=wanted.keep_layers, progress=progress))
+        converter = convert_checkpoint if path.is_dir() else convert_gguf
+        return asdict(converter(path, staging.files, keep_layers=wanted.keep_layers, progress=progress))
 
     found = staging.once("converted", [wanted.source.sha256, str(wanted.keep_layers)], convert)
     # JSON knows no tuples.
@@ -108,15 +113,14 @@ def _manifest(wanted: Wanted, made: Converted, staging: Staging, quality: Qualit
 
 def _measure(wanted: Wanted, path: Path, staging: Staging, eos_ids: Sequence[int], progress: Progress) -> Quality:
     """Compare the bundle with the source's weights in float32, and refuse it if it is worse than it may be."""
-    from edgespec.graph import convert_gguf
+    from edgespec.graph import convert_checkpoint, convert_gguf
     from edgespec.quality import measure
 
     def compare() -> dict[str, Any]:
         reference = staging.scratch / "reference"
         empty(reference)
-        convert_gguf(
-            path, reference, weights="float32", progress=lambda _, done: progress("Preparing to measure", done)
-        )
+        converter = convert_checkpoint if path.is_dir() else convert_gguf
+        converter(path, reference, weights="float32", progress=lambda _, done: progress("Preparing to measure", done))
         found = measure(staging.files, reference, eos_ids, progress)
         shutil.rmtree(reference)
         return asdict(found)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import difflib
 import errno
+import hashlib
 import os
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from edgespec.bundle.manifest import check_name, format_layers
 from edgespec.bundle.store import Staging
 from edgespec.errors import ChecksumError, DownloadError, ModelError, UsageError
 from edgespec.making import Wanted, make, space_needed
+from edgespec.model_folder import DESCRIPTIONS
 
 
 def pull(
@@ -34,7 +36,7 @@ def pull(
     catalog: Catalog | None = None,
 ) -> Bundle:
     """The bundle that `reference` stands for, made if need be: a name of the catalog, OWNER/NAME[@REVISION][:FILE.gguf]
-    of the Hub, or the path of a GGUF file.
+    of the Hub, the path of a GGUF file, or that of a checkpoint's folder (config.json, safetensors, tokenizer.json).
 
     `name` is what to call it: the catalog's, the repository's or the file's name by default. `keep_layers` keeps only
     those of the source's layers, which makes a draft of it. What `progress` raises stops it; then, as after every error
@@ -87,8 +89,6 @@ class _Pulling:
             base = f"{base}-layers-{format_layers(layers).replace(',', '_')}"
         name = check_name(name or base)
         if isinstance(origin, HubReference):
-            if layers is not None and origin.file is None:
-                raise UsageError(f"layers can be kept of a GGUF file only; name one as {origin.repository}:FILE.gguf")
             if (held := self._held(origin, reference, name, layers)) is not None:
                 return held
             origin = look_up(origin)
@@ -114,8 +114,8 @@ class _Pulling:
         if hub is not None and not Path(reference).exists():
             return hub, _as_name(Path(hub.file).stem if hub.file else hub.repository.split("/")[1]), None
         if os.sep in reference or reference.endswith(".gguf"):
-            path = _own_file(reference)
-            return path, _as_name(path.stem), None
+            path = _own_path(reference)
+            return path, _as_name(path.name if path.is_dir() else path.stem), None
         raise _unknown(reference, self.catalog)
 
     def _source(self, reference: str, origin: WheelSource | HubModel | Path) -> Source:
@@ -125,7 +125,8 @@ class _Pulling:
             case HubModel():
                 return Source("hub", reference, origin.revision, origin.sha256)
             case Path():
-                return Source("gguf", str(origin), None, _digest(origin, self.progress))
+                kind = "folder" if origin.is_dir() else "gguf"
+                return Source(kind, str(origin), None, _digest(origin, self.progress))
 
     def _held(self, origin: HubReference, reference: str, name: str, layers: tuple[int, ...] | None) -> Bundle | None:
         """The bundle, if no network is needed to know that it is the one: of the very commit, or offline."""
@@ -167,18 +168,24 @@ class _Pulling:
                 return fetch_member(origin, staging.scratch, self.progress)
             case HubModel():
                 fetched = staging.scratch / "fetched"
-                require_space(staging.scratch, missing_bytes(origin, fetched) + space_needed(wanted, origin.size))
+                needed = space_needed(wanted, origin.size, checkpoint=not origin.is_gguf)
+                require_space(staging.scratch, missing_bytes(origin, fetched) + needed)
                 fetch_files(origin, fetched, self.progress)
                 return fetched / origin.files[0].name if origin.is_gguf else fetched
             case Path():
                 return origin
 
 
-def _own_file(reference: str) -> Path:
+def _own_path(reference: str) -> Path:
     # Download caches keep such files behind links: what counts is where the link leads.
     path = Path(reference).expanduser().resolve()
-    if not path.is_file():
-        raise ModelError(f"there is no file {reference}; give the path of a GGUF file or a name of the catalog")
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise ModelError(f"{reference} holds no checkpoint: it has no config.json; give the folder that has one")
+    if not path.is_dir() and not path.is_file():
+        raise ModelError(
+            f"there is no file {reference}; give the path of a GGUF file, of a checkpoint's folder, "
+            "or a name of the catalog"
+        )
     return path
 
 
@@ -187,10 +194,25 @@ def _as_name(text: str) -> str:
 
 
 def _digest(path: Path, progress: Progress) -> str:
-    size = max(path.stat().st_size, 1)
+    """The SHA-256 of a file, or of the digests and names of the files that a folder's conversion reads."""
+    names = {*DESCRIPTIONS, "README.md", "model.safetensors.index.json"}
+    files = [path]
+    if path.is_dir():
+        files = sorted(f for f in path.iterdir() if f.is_file() and (f.name in names or f.suffix == ".safetensors"))
+    total, before, digests = max(sum(file.stat().st_size for file in files), 1), 0, list[str]()
+    for file in files:
+        digests.append(_file_digest(file, lambda done, b=before: progress("Reading the model", (b + done) / total)))
+        before += file.stat().st_size
+    if path.is_file():
+        return digests[0]
+    lines = (f"{digest} {file.name}\n" for digest, file in zip(digests, files, strict=True))
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _file_digest(path: Path, advance: Callable[[int], None]) -> str:
     try:
         with path.open("rb") as file:
-            return sha256(file, lambda done: progress("Reading the file", min(done / size, 1.0)))
+            return sha256(file, advance)
     except PermissionError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
 
@@ -199,7 +221,8 @@ def _unknown(reference: str, catalog: Catalog) -> ModelError:
     close = difflib.get_close_matches(reference, catalog.pairs, n=1)
     hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(sorted(catalog.pairs))}."
     return ModelError(
-        f"the catalog has no model {reference}; {hint} The path of a .gguf file and OWNER/NAME of the Hub work too."
+        f"the catalog has no model {reference}; {hint} OWNER/NAME of the Hub and the path of a .gguf file or of a "
+        "checkpoint's folder work too."
     )
 
 

@@ -30,13 +30,14 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where the weights came from: a wheel named in the catalog, a repository of the Hub, or a GGUF file of the user's.
+    """Where the weights came from: a wheel named in the catalog, a repository of the Hub, a GGUF file of the user's, or
+    a checkpoint's folder.
 
     `reference` is what `edgespec pull` was given, `revision` the pinned requirement of a wheel or the commit of a
     repository, `sha256` the GGUF's or that of a checkpoint's files (see `hub.HubModel.sha256`).
     """
 
-    kind: Literal["wheel", "hub", "gguf"]
+    kind: Literal["wheel", "hub", "gguf", "folder"]
     reference: str
     revision: str | None
     sha256: str
@@ -200,7 +201,7 @@ def _parse(value: object) -> Manifest:
     source = _Object(top.take("source", dict), "source")
     source.only(Source)
     kind = source.take("kind", str)
-    if kind not in ("wheel", "hub", "gguf"):
+    if kind not in ("wheel", "hub", "gguf", "folder"):
         raise _MalformedError(f"a source of kind {kind!r} is unknown")
     files = MappingProxyType(_files(_Object(top.take("files", dict), "files")))
     graph = top.take("graph", str)

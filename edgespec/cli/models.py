@@ -19,12 +19,13 @@ _json_flag = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.command("pull")
-@click.argument("reference", metavar="NAME|OWNER/NAME|FILE.gguf")
+@click.argument("reference", metavar="NAME|OWNER/NAME|FILE.gguf|FOLDER")
 @click.option("--name", help="What to call it here.")
 @click.option("--keep-layers", metavar="0-9,25-29", help="Keep only these layers: a draft for the whole model.")
 @click.option("--offline", is_flag=True, help="Do not fetch anything.")
 def pull_command(reference: str, name: str | None, keep_layers: str | None, offline: bool) -> None:
-    """Fetch a model of the catalog or of the Hub (OWNER/NAME[@REVISION][:FILE.gguf]), or convert a GGUF file.
+    """Fetch a model of the catalog or of the Hub (OWNER/NAME[@REVISION][:FILE.gguf]), or convert a GGUF file or a
+    checkpoint's folder.
 
     `edgespec list --catalog` shows the names that the catalog has.
     """

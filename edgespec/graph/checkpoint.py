@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from edgespec.errors import ModelError
 from edgespec.graph.config import DecoderConfig
-from edgespec.graph.gguf_reader import shown
+from edgespec.graph.gguf_reader import Tensor, shown
 from edgespec.graph.quantize import Rows, float_chunks
 from edgespec.graph.safetensors_reader import SafetensorsFile
 from edgespec.graph.settings import Settings
@@ -73,7 +73,8 @@ class CheckpointWeights:
     """The `WeightSource` of a checkpoint's folder."""
 
     def __init__(self, folder: Path, config: DecoderConfig) -> None:
-        """Raises: ModelError if a file is damaged or missing, and for tensors whose part in the model is not known."""
+        """Raises: ModelError if a file is damaged or missing, and for tensors that are missing, misshapen, or play a
+        part in the model that is not known."""
         self._folder, self._config, self._shapes = folder, config, config.tensors()
         self._files = open_shards(folder)
         self._stored = {_text_name(name): name for file in self._files for name in file}
@@ -84,21 +85,26 @@ class CheckpointWeights:
                 raise self.error(
                     f"it has a tensor {shown(stored)}, which {config.architecture} models of its kind do not have"
                 )
+        for name in self._shapes:
+            self._tensor(self._place(name))
 
     def error(self, cause: str) -> ModelError:
         return ModelError(f"{self._folder.name} cannot be converted: {cause}; use another model.")
 
     def rows(self, name: str) -> Rows:
-        place, shape = self._place(name), self._shapes[name]
-        stored = self._stored.get(place.name)
-        if stored is None:
-            raise self.error(f"the tensor {place.name} is missing")
         for file in self._files:
             file.let_go()
-        rows = Rows.of(self._file_of[stored].tensor(stored, *place.shape))
+        place, shape = self._place(name), self._shapes[name]
+        rows = Rows.of(self._tensor(place))
         if len(shape) == 2:
             return replace(rows, data=rows.data[place.start : place.start + shape[0]])
         return _plus_one(rows) if self._config.architecture.startswith("gemma") and "norm" in name else rows
+
+    def _tensor(self, place: _Place) -> Tensor:
+        stored = self._stored.get(place.name)
+        if stored is None:
+            raise self.error(f"the tensor {place.name} is missing")
+        return self._file_of[stored].tensor(stored, *place.shape)
 
     def _place(self, name: str) -> _Place:
         """In Phi-3, query, key and value are stacked in one tensor, and so are gate and up."""

@@ -110,7 +110,7 @@ class DecoderConfig:
         if self.post_norms:
             norms |= {"post_attention_norm": hidden, "post_ffw_norm": hidden}
         tensors: dict[str, tuple[int, ...]] = {f"{part}.weight": shape for part, shape in matrices.items()}
-        tensors |= {f"{part}.bias": matrices[part][:1] for part in self.biases}
+        tensors |= {f"{part}.bias": shape[:1] for part, shape in matrices.items() if part in self.biases}
         return tensors | {f"{part}.weight": (size,) for part, size in norms.items()}
 
     def check(self, error: Callable[[str], ModelError]) -> None:

@@ -123,8 +123,8 @@ def convert_checkpoint(
     config = read_family(Settings(folder.config, f"config.json of {source_dir.name}"))
     model = _Model(
         config=config,
-        source=CheckpointWeights(source_dir, config),
         tokenizer=read_tokenizer(folder, config.vocab_size),
+        source=CheckpointWeights(source_dir, config),
         template=folder.chat_template() or "",
         eos_ids=folder.end_of_text_ids(),
         name=source_dir.resolve().name,

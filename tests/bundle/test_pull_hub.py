@@ -14,7 +14,7 @@ from tiny import write_tiny_gguf
 from edgespec.bundle import Quality, Store
 from edgespec.bundle.catalog import Catalog, Pair
 from edgespec.bundle.hub import HubReference
-from edgespec.errors import ChecksumError, DownloadError, ModelError, UsageError
+from edgespec.errors import ChecksumError, DownloadError, ModelError
 from edgespec.pull import pull
 
 REFERENCE = "Some/Tiny:q4/Tiny.gguf"
@@ -85,9 +85,7 @@ def test_a_name_that_is_taken(store: Store, hub: FakeHub, gguf: bytes, tmp_path:
         pull(REFERENCE, store)
 
 
-def test_layers_of_a_checkpoint_cannot_be_chosen(store: Store, hub: FakeHub) -> None:
-    with pytest.raises(UsageError, match=r"Some/Tiny:FILE\.gguf"):
-        pull("Some/Tiny", store, keep_layers=[0])
+def test_layers_of_a_file_can_be_chosen(store: Store, hub: FakeHub) -> None:
     assert pull(REFERENCE, store, keep_layers=[0]).name == "tiny-layers-0"
 
 
