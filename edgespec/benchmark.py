@@ -12,7 +12,7 @@ from typing import Any
 
 from edgespec.chat.events import Answer
 from edgespec.chat.session import Chat, Settings
-from edgespec.decoding.protocols import Drafter
+from edgespec.decoding.protocols import Policy
 from edgespec.decoding.stats import Stats
 from edgespec.errors import ContextFullError, UsageError
 
@@ -96,11 +96,11 @@ def measure(
     exact mode: its passes of two rows add in another order than those of one, so plain at its fastest may differ.
     Turns from the first that does not fit the context on are left out, and so is a prompt of which none fits.
     """
-    drafter, settings = chat.drafter, chat.settings
+    policy, settings = chat.policy, chat.settings
     fastest = dataclasses.replace(settings, exact=False)
     _converse(chat, None, fastest, prompts[0])  # warm-up
     for i, prompt in enumerate(prompts):
-        plain, spec = _Run(None, fastest), _Run(drafter, settings)
+        plain, spec = _Run(None, fastest), _Run(policy, settings)
         for j in range(repeat):
             for run in (plain, spec) if (i + j) % 2 == 0 else (spec, plain):
                 run.answer(chat, prompt)
@@ -118,14 +118,14 @@ def measure(
             stats=spec.stats,
             same_text=[a.tokens for a in spec.answers] == [a.tokens for a in reference],
         )
-    chat.use(drafter, settings)
+    chat.use(policy, settings)
 
 
 @dataclass(slots=True)
 class _Run:
     """One of the two ways to decode, and what its runs of a prompt took. `answers` are the last run's."""
 
-    drafter: Drafter | None
+    policy: Policy | None
     settings: Settings
     tokens: int = 0
     ms: float = 0.0
@@ -133,16 +133,16 @@ class _Run:
     answers: list[Answer] = field(default_factory=list[Answer])
 
     def answer(self, chat: Chat, prompt: Prompt) -> None:
-        self.answers = _converse(chat, self.drafter, self.settings, prompt)
+        self.answers = _converse(chat, self.policy, self.settings, prompt)
         for answer in self.answers:
             self.tokens += len(answer.tokens)
             self.ms += answer.predicted_ms
             self.stats.merge(answer.stats)
 
 
-def _converse(chat: Chat, drafter: Drafter | None, settings: Settings, prompt: Prompt) -> list[Answer]:
+def _converse(chat: Chat, policy: Policy | None, settings: Settings, prompt: Prompt) -> list[Answer]:
     """A new conversation. The chat's caches keep what it shares with the one before: the prompt is read once."""
-    chat.use(drafter, settings)
+    chat.use(policy, settings)
     chat.messages = [m for m in chat.messages if m.role == "system"]
     answers: list[Answer] = []
     with contextlib.suppress(ContextFullError):

@@ -1,9 +1,9 @@
-"""From a model's name to a chat: opens bundles, makes the drafter, checks that the two fit."""
+"""From a model's name to a chat: opens bundles, makes the drafters, checks that they fit."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,11 +13,15 @@ from edgespec.bundle.foreign import is_foreign, open_foreign
 from edgespec.chat.session import Chat, Settings
 from edgespec.chat.template import ChatTemplate
 from edgespec.chat.tokenizer import Tokenizer
+from edgespec.decoding.calibrate import measure_costs
+from edgespec.decoding.controller import Controller
+from edgespec.decoding.costs import Costs
 from edgespec.decoding.drafters.draft_model import DraftModelDrafter
 from edgespec.decoding.drafters.ngram import NgramDrafter
 from edgespec.decoding.protocols import Drafter
 from edgespec.errors import ModelError, UsageError
 from edgespec.foreign_graph import draft_obstacle, exact_mode_holds
+from edgespec.profile import Profiles, profile_key
 from edgespec.runtime.device import DeviceChoice, likely_device
 from edgespec.runtime.model import OnnxCausalLM
 from edgespec.runtime.onnx_nodes import operators_and_files
@@ -28,6 +32,10 @@ Notice = Callable[[str], None]
 
 MAX_DEFAULT_CONTEXT = 8192
 """Positions. A longer context has to be asked for: its KV cache may not fit into memory."""
+
+
+_MEASURED_DRAFT = 8
+"""Drafts up to this length are measured, even if shorter ones were asked for: the next time it may be others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +77,17 @@ def open_chat(
         notice(f"{bundle.name}: running {bundle.graph.relative_to(bundle.directory)}")
         draft, settings = _limit(bundle, target, draft, settings, notice)
     draft = _paired(bundle, store) if draft is None else draft
-    drafter = _make_drafter(draft, bundle, tokenizer, store, target.context_length, resources, progress)
+    policy = None
+    if draft != "none":
+        drafters, drafts = _make_drafters(draft, bundle, tokenizer, store, target.context_length, resources, progress)
+        costs = _costs(bundle, drafts, target, drafters, settings.draft_max, store, progress)
+        policy = Controller(drafters, costs, exact=settings.exact_mode, name=drafters[-1].name)
     return Chat(
         target,
         tokenizer,
         ChatTemplate(bundle.chat_template, tokenizer),
         bundle.eos_ids,
-        drafter,
+        policy,
         settings,
         model=bundle.name,
         device=target.device.kind,
@@ -149,7 +161,7 @@ def _paired(bundle: Bundle | ForeignBundle, store: Store) -> str:
     return draft if draft in store.names() else "ngram"
 
 
-def _make_drafter(
+def _make_drafters(
     draft: str,
     target: Bundle | ForeignBundle,
     tokenizer: Tokenizer,
@@ -157,11 +169,11 @@ def _make_drafter(
     capacity: int,
     resources: Resources,
     progress: Progress,
-) -> Drafter | None:
-    if draft == "none":
-        return None
+) -> tuple[list[Drafter], list[Bundle | ForeignBundle]]:
+    """Looking up costs next to nothing, so it stands in front of every other drafter. Also returns their bundles."""
+    drafters: list[Drafter] = [NgramDrafter(capacity)]
     if draft == "ngram":
-        return NgramDrafter(capacity)
+        return drafters, []
     bundle = find_bundle(draft, store, resources.device, progress)
     if bundle.tokenizer_sha256 != target.tokenizer_sha256 and (
         Tokenizer.load(bundle.tokenizer).vocabulary() != tokenizer.vocabulary()
@@ -171,4 +183,25 @@ def _make_drafter(
         )
     context = min(capacity, bundle.context_length)
     model = open_model(bundle, Resources(context, resources.threads, resources.device))
-    return DraftModelDrafter(model, bundle.name)
+    return [*drafters, DraftModelDrafter(model, bundle.name)], [bundle]
+
+
+def _costs(
+    target: Bundle | ForeignBundle,
+    drafts: Sequence[Bundle | ForeignBundle],
+    model: OnnxCausalLM,
+    drafters: Sequence[Drafter],
+    draft_max: int,
+    store: Store,
+    progress: Progress,
+) -> Costs:
+    """What passes and proposals cost here: measured now, or when they ran here before."""
+    k_max = max(draft_max, _MEASURED_DRAFT)
+    k_max = max(min(k_max, model.context_length - 3), 1)
+    key = profile_key(target, drafts, device=model.device.kind, threads=use_threads(None), k_max=k_max)
+    profiles = Profiles(store)
+    found = profiles.costs(key)
+    if found is None or not {d.name for d in drafters} <= found.drafts.keys():
+        found = measure_costs(model, drafters, k_max=k_max, progress=lambda done: progress("Measuring the speed", done))
+        profiles.keep_costs(key, found)
+    return found

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgespec.decoding.protocols import Draft, Logits
+from edgespec.decoding.controller import Controller
+from edgespec.decoding.costs import Costs, DraftCost
+from edgespec.decoding.protocols import Draft, Drafter, Fixed, Logits, Policy, Worth, always
 from edgespec.decoding.sampling import Sampler
 from edgespec.errors import ContextFullError, GenerationError
 
@@ -113,24 +115,40 @@ class ChosenDrafter:
         name: str = "chosen",
     ) -> None:
         self.name = name
+        self.usual = (0.5,)
+        self.upfront = True
         self.proposals: list[tuple[tuple[int, ...], int]] = []
-        self.observed: list[tuple[int, int]] = []
         self._say = say
         self._count = count
 
-    def propose(self, history: Sequence[int], k: int, sampler: Sampler) -> Draft:
+    def propose(self, history: Sequence[int], k: int, sampler: Sampler, worth: Worth = always) -> Draft:
         text = list(history)
         for _ in range(self._count(history, k)):
             text.append(self._say(text))
         tokens = tuple(text[len(history) :])
         self.proposals.append((tokens, k))
-        return Draft(tokens)
+        return Draft(tokens, evidence=(0,) * len(tokens))
 
-    def observe(self, tested: int, accepted: int) -> None:
-        self.observed.append((tested, accepted))
+    def lag(self, length: int) -> int:
+        return 0
 
     def rewind(self, length: int) -> None:
         """Keeps nothing of the history."""
+
+
+def policy(drafter: Drafter | Controller | None) -> Policy | None:
+    """A drafter alone is always asked; a controller decides for itself; None is plain decoding."""
+    return drafter if drafter is None or isinstance(drafter, Controller) else Fixed(drafter)
+
+
+COSTS = Costs(
+    contexts=(16, 64),
+    passes=((1.0, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9), (1.2, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9, 2.0, 2.1)),
+    lone=(1.05, 1.25),
+    drafts={name: DraftCost(0.01) for name in ("ngram", "chosen", "oracle", "contrarian", "silent", "erratic")}
+    | {"draft": DraftCost(0.02, 0.05, 0.01)},
+)
+"""Milliseconds of a machine on which speculation pays if one proposal in four is right."""
 
 
 def oracle(table: Table) -> ChosenDrafter:

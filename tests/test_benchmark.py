@@ -11,7 +11,8 @@ from homes import fill_home
 
 from edgespec.benchmark import Prompt, Row, measure, read_prompts, summarize
 from edgespec.chat.session import Chat, Settings
-from edgespec.decoding.protocols import Drafter
+from edgespec.decoding.drafters.ngram import NgramDrafter
+from edgespec.decoding.protocols import Fixed, Policy
 from edgespec.decoding.sampling import Sampling
 from edgespec.decoding.stats import Round, Stats
 from edgespec.engine import open_chat
@@ -32,7 +33,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def chat(home: Path, monkeypatch: pytest.MonkeyPatch) -> Chat:
     monkeypatch.setenv("EDGESPEC_HOME", str(home))
-    return open_chat("tiny", draft="skip", settings=Settings(max_tokens=16))
+    chat = open_chat("tiny", draft="none", settings=Settings(max_tokens=16))
+    chat.use(Fixed(NgramDrafter(chat.context_length)), chat.settings)  # a controller would go by the clock
+    return chat
 
 
 def nothing(done: float) -> None:
@@ -41,7 +44,7 @@ def nothing(done: float) -> None:
 
 def test_rows(chat: Chat) -> None:
     done: list[float] = []
-    drafter, settings = chat.drafter, chat.settings
+    policy, settings = chat.policy, chat.settings
     rows = list(measure(chat, [TWO_TURNS, ONE_TURN], repeat=2, progress=done.append))
     assert done == [0.5, 1.0]
     assert [(row.question_id, row.category) for row in rows] == [("1", "chat"), ("2", "qa")]
@@ -52,7 +55,7 @@ def test_rows(chat: Chat) -> None:
         assert row.stats.proposed > 0
         assert 0 < row.stats.draft_ms + row.stats.verify_ms <= row.spec_ms
         assert row.plain_ms > 0
-    assert (chat.drafter, chat.settings) == (drafter, settings)
+    assert (chat.policy, chat.settings) == (policy, settings)
 
 
 def test_plain_is_without_exact_mode_and_takes_turns_with_the_other(
@@ -61,9 +64,9 @@ def test_plain_is_without_exact_mode_and_takes_turns_with_the_other(
     order: list[str] = []
     use = chat.use
 
-    def note(drafter: Drafter | None, settings: Settings) -> None:
-        order.append(("exact" if settings.exact_mode else "fast") + (" plain" if drafter is None else " spec"))
-        use(drafter, settings)
+    def note(policy: Policy | None, settings: Settings) -> None:
+        order.append(("exact" if settings.exact_mode else "fast") + (" plain" if policy is None else " spec"))
+        use(policy, settings)
 
     monkeypatch.setattr(chat, "use", note)
     list(measure(chat, [ONE_TURN, TWO_TURNS], repeat=2, progress=nothing))

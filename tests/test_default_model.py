@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from itertools import product
 
 import pytest
+from fakes import policy
 
 from edgespec.bundle import Bundle
 from edgespec.chat.events import Answer, TextDelta
@@ -51,11 +52,11 @@ def chat(default_bundle: Bundle) -> Iterator[Chat]:
 @pytest.fixture(scope="module")
 def drafters(skip_bundle: Bundle) -> dict[str, Drafter]:
     draft = open_model(skip_bundle, Resources(CONTEXT))
-    return {"ngram": NgramDrafter(CONTEXT, floor=0.0), "layer skip": DraftModelDrafter(draft, "layer skip")}
+    return {"ngram": NgramDrafter(CONTEXT), "layer skip": DraftModelDrafter(draft, "layer skip")}
 
 
 def answer(chat: Chat, prompt: str, drafter: Drafter | None, settings: Settings) -> Answer:
-    chat.use(drafter, settings)
+    chat.use(policy(drafter), settings)
     chat.clear()
     *_, last = chat.send(prompt)
     assert isinstance(last, Answer)
@@ -109,7 +110,7 @@ def test_splits_into_passes_agree(default_bundle: Bundle) -> None:
 def test_a_seeded_sample_is_the_same_with_a_chosen_draft(chat: Chat) -> None:
     settings = Settings(Sampling(temperature=0.8, top_p=0.95, seed=5), exact=True, max_tokens=64)
     expected = answer(chat, PROMPTS[5], None, settings).tokens
-    assert answer(chat, PROMPTS[5], NgramDrafter(CONTEXT, floor=0.0), settings).tokens == expected
+    assert answer(chat, PROMPTS[5], NgramDrafter(CONTEXT), settings).tokens == expected
 
 
 def test_a_second_turn_equals_one_prefill_of_the_whole_conversation(chat: Chat) -> None:
@@ -139,7 +140,7 @@ def test_rewinding_and_going_on_equals_a_fresh_run(default_bundle: Bundle) -> No
 
 
 def test_a_stopped_answer_keeps_its_text_and_the_next_turn_goes_on(chat: Chat) -> None:
-    chat.use(NgramDrafter(CONTEXT), Settings(max_tokens=TOKENS))
+    chat.use(policy(NgramDrafter(CONTEXT)), Settings(max_tokens=TOKENS))
     chat.clear()
     said = ""
     for event in chat.send(PROMPTS[5]):

@@ -16,7 +16,7 @@ from edgespec.chat.template import ChatTemplate
 from edgespec.chat.text_stream import TextStream
 from edgespec.chat.tokenizer import Tokenizer
 from edgespec.decoding.passes import prefill
-from edgespec.decoding.protocols import CausalLM, Drafter
+from edgespec.decoding.protocols import CausalLM, Policy
 from edgespec.decoding.rounds import generate
 from edgespec.decoding.sampling import Sampler, Sampling
 from edgespec.decoding.stats import FinishReason, Stats
@@ -54,8 +54,8 @@ class Settings:
 class Chat:
     """A conversation. One thread at a time sends; `stop` may come from any.
 
-    model, draft, device: what runs, for whoever shows it; `draft` is None without a drafter.
-    drafter, settings: how answers are made; changed by `use`.
+    model, draft, device: what runs, for whoever shows it; `draft` is None without one.
+    policy, settings: how answers are made; changed by `use`.
     messages: what was said. They may be edited between two turns: the cache keeps what they still share with it.
     """
 
@@ -65,7 +65,7 @@ class Chat:
         tokenizer: Tokenizer,
         template: ChatTemplate,
         eos_ids: Collection[int],
-        drafter: Drafter | None,
+        policy: Policy | None,
         settings: Settings,
         *,
         model: str,
@@ -75,7 +75,7 @@ class Chat:
         self.messages: list[Message] = []
         self._target = target
         self._tokenizer, self._template, self._eos_ids = tokenizer, template, eos_ids
-        self.use(drafter, settings)
+        self.use(policy, settings)
         self._history: list[int] = []
         self._lone_from = sys.maxsize  # from here on the cache may stem from passes of one row
         self._stopping = Flag()
@@ -102,16 +102,16 @@ class Chat:
         self.messages = [] if system is None else [Message("system", system)]
         self._keep([])
 
-    def use(self, drafter: Drafter | None, settings: Settings) -> None:
-        """From the next answer on, draft with `drafter` and go by `settings`; a system message, from `clear` on.
+    def use(self, policy: Policy | None, settings: Settings) -> None:
+        """From the next answer on, draft with `policy` and go by `settings`; a system message, from `clear` on.
 
         What the cache holds is kept, as far as exact mode allows.
         """
         self.settings = settings
-        self.draft = None if drafter is None else drafter.name
-        self.drafter = drafter
-        if drafter is not None:
-            drafter.rewind(0)
+        self.draft = None if policy is None else policy.name
+        self.policy = policy
+        if policy is not None:
+            policy.rewind(0)
 
     def stop(self) -> None:
         """End the running `send` after the pass it is in, with what it has said so far."""
@@ -183,7 +183,7 @@ class Chat:
         rounds = generate(
             self._target,
             self._history,
-            self.drafter,
+            self.policy,
             k=self.settings.draft_max,
             sampler=Sampler(self.settings.sampling),
             max_tokens=self.settings.max_tokens,
@@ -228,8 +228,8 @@ class Chat:
         if kept <= self._lone_from:
             self._lone_from = sys.maxsize
         self._target.rewind(min(self._target.length, kept))
-        if self.drafter is not None:
-            self.drafter.rewind(kept)
+        if self.policy is not None:
+            self.policy.rewind(kept)
         self._history = ids
 
 

@@ -1,8 +1,8 @@
-"""What decoding needs from a model and from a drafter. runtime/ implements the model; tests/fakes.py does too."""
+"""What decoding needs from a model, a drafter, and what decides between drafters. runtime/ implements the model."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgespec.decoding.sampling import Sampler
+from edgespec.decoding.stats import Choice, Round
 
 Logits = NDArray[np.float32]
 """Rows of unnormalized next-token scores, float32 [rows, vocab]."""
@@ -58,11 +59,23 @@ class Draft:
     """Proposed tokens, and how they were made.
 
     `probs` float64 [len(tokens), vocab]: the distribution q that each token was drawn from. None: the tokens were
-    chosen, not drawn, so q is one-hot.
+    chosen, not drawn, so q is one-hot. `evidence`: for each token, which of the drafter's classes of confidence it is
+    of; it must not depend on how a drawn token was drawn, only on what it was drawn from. `choice`: why the draft is
+    as it is, if somebody weighed it.
     """
 
     tokens: tuple[int, ...] = ()
     probs: NDArray[np.float64] | None = None
+    evidence: tuple[int, ...] = ()
+    choice: Choice | None = None
+
+
+Worth = Callable[[Sequence[int]], bool]
+"""Whether one more proposal is likely to pay, given the evidence of those made so far."""
+
+
+def always(_evidence: Sequence[int]) -> bool:
+    return True
 
 
 class Drafter(Protocol):
@@ -71,15 +84,65 @@ class Drafter(Protocol):
     @property
     def name(self) -> str: ...
 
-    def propose(self, history: Sequence[int], k: int, sampler: Sampler) -> Draft:
-        """Propose at most `k` tokens to follow `history` (every committed token, prompt included), knowing how the
-        target will sample."""
+    @property
+    def usual(self) -> Sequence[float]:
+        """For each class of evidence, from the weakest, how often such proposals are accepted in most texts."""
         ...
 
-    def observe(self, tested: int, accepted: int) -> None:
-        """Hear how the last proposal did: `tested` of its tokens were looked at, the first `accepted` of them kept."""
+    @property
+    def upfront(self) -> bool:
+        """Whether proposing costs so little that it is done before it is decided whether to use the proposal. Such a
+        drafter chooses, it does not draw."""
+        ...
+
+    def propose(self, history: Sequence[int], k: int, sampler: Sampler, worth: Worth = always) -> Draft:
+        """Propose at most `k` tokens to follow `history` (every committed token, prompt included), knowing how the
+        target will sample. After each, a drafter that goes token by token asks whether another is `worth` it."""
+        ...
+
+    def lag(self, length: int) -> int:
+        """How many of `length` committed tokens it would have to read before it can propose."""
         ...
 
     def rewind(self, length: int) -> None:
         """Forget whatever was kept about positions from `length` on; a no-op where nothing is kept."""
         ...
+
+
+class Policy(Protocol):
+    """Decides in each round who proposes, and how much."""
+
+    @property
+    def name(self) -> str: ...
+
+    def propose(self, history: Sequence[int], k: int, sampler: Sampler) -> Draft:
+        """At most `k` tokens to follow `history`; none for a plain round."""
+        ...
+
+    def observe(self, done: Round) -> None:
+        """Hear how the last proposal did."""
+        ...
+
+    def rewind(self, length: int) -> None:
+        """Forget whatever was kept about positions from `length` on."""
+        ...
+
+
+class Fixed:
+    """The policy that always asks one drafter for all it may propose."""
+
+    def __init__(self, drafter: Drafter) -> None:
+        self.drafter = drafter
+
+    @property
+    def name(self) -> str:
+        return self.drafter.name
+
+    def propose(self, history: Sequence[int], k: int, sampler: Sampler) -> Draft:
+        return self.drafter.propose(history, k, sampler)
+
+    def observe(self, done: Round) -> None:
+        """Nothing to learn."""
+
+    def rewind(self, length: int) -> None:
+        self.drafter.rewind(length)

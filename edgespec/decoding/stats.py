@@ -14,11 +14,40 @@ FinishReason = Literal["stop", "length", "cancelled"]
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """What a round was expected to bring when it was decided on.
+
+    `tokens` expected, the target's own counted, for `cost` in plain passes (draft and verification). `instead`: what
+    was turned down for a plain round, with the figures it would have had. `trial`: done to see how it goes, although
+    the figures so far are against it.
+    """
+
+    arm: str
+    tokens: float
+    cost: float
+    instead: Choice | None = None
+    trial: bool = False
+
+    @property
+    def reason(self) -> str:
+        """Why, in a few words."""
+        if self.trial:
+            return f"{self.arm}: tried again"
+        if self.arm != "plain":
+            return f"{self.arm}: {self.tokens:.1f} tokens expected for {self.cost:.1f} passes"
+        if self.instead is None:
+            return "plain: nothing to propose"
+        gain, cost = self.instead.tokens - 1.0, self.instead.cost - 1.0
+        return f"plain: {self.instead.arm} would add {gain:.2f} tokens for {cost:.2f} passes"
+
+
+@dataclass(frozen=True, slots=True)
 class Round:
     """One propose + verify. `tokens` are those it added to the answer: `accepted` proposals, then `extra` if any.
 
     `tested` proposals were compared with the target; those behind a rejection or an end of text were not.
-    Times are milliseconds: `draft_ms` in the drafter, `verify_ms` in the target's pass, `total_ms` in all.
+    `arm` is who proposed, or "plain"; `choice` why, if a controller chose. Times are milliseconds: `draft_ms` for the
+    draft, deciding on it included, `verify_ms` in the target's pass, `total_ms` in all.
     """
 
     tokens: tuple[int, ...]
@@ -31,6 +60,7 @@ class Round:
     verify_ms: float
     total_ms: float
     finish: FinishReason | None = None
+    choice: Choice | None = None
 
     @property
     def overhead_ms(self) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import Table, TableModel, erratic, random_table, silent
+from fakes import Table, TableModel, erratic, policy, random_table, silent
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
@@ -40,7 +40,7 @@ SAMPLED = dataclasses.replace(SETTINGS, sampling=Sampling(temperature=0.8, seed=
 
 DRAFTERS: dict[str, Callable[[], Drafter | None]] = {
     "none": lambda: None,
-    "ngram": lambda: NgramDrafter(CONTEXT, floor=0.0),
+    "ngram": lambda: NgramDrafter(CONTEXT),
     "erratic": lambda: erratic(TABLE, seed=1),
     "draft model": lambda: DraftModelDrafter(TableModel(OTHER, context_length=CONTEXT)),
 }
@@ -92,7 +92,7 @@ def scene(letters: Tokenizer) -> Make:
     ) -> Scene:
         target = TableModel(table, context_length=context, fails_at=fails_at, lone_row_noise=2.0)
         template = ChatTemplate(None, letters)
-        chat = Chat(target, letters, template, (END,), drafter, settings, model="table", device="cpu")
+        chat = Chat(target, letters, template, (END,), policy(drafter), settings, model="table", device="cpu")
         chat.messages += messages
         return Scene(chat, target, drafter)
 
@@ -387,20 +387,20 @@ def test_another_drafter_every_turn(scene: Make) -> None:
     assert stage.chat.draft is None
     for name, make in [*DRAFTERS.items(), *DRAFTERS.items()]:
         stage.drafter = make()
-        stage.chat.use(stage.drafter, dataclasses.replace(SETTINGS, draft_max=3))
+        stage.chat.use(policy(stage.drafter), dataclasses.replace(SETTINGS, draft_max=3))
         assert stage.chat.draft == (None if stage.drafter is None else stage.drafter.name), name
         assert stage.ask("go on").tokens == plain.ask("go on").tokens
         stage.check()
     back = DRAFTERS["draft model"]()
     for drafter in (back, silent(), back):  # away for a turn, its cache lags behind
         stage.drafter = drafter
-        stage.chat.use(drafter, SETTINGS)
+        stage.chat.use(policy(drafter), SETTINGS)
         assert stage.ask("go on").tokens == plain.ask("go on").tokens
         stage.check()
     stage.chat.use(None, SETTINGS)
     stage.chat.clear()
     stage.ask(LONG)
-    stage.chat.use(back, SETTINGS)  # what it knows is of a conversation long gone
+    stage.chat.use(policy(back), SETTINGS)  # what it knows is of a conversation long gone
     stage.drafter = back
     same_as_fresh(scene, stage, "go on")
 

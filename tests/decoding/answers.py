@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
-from fakes import Table, TableModel, contrarian, erratic, likeliest, oracle, random_table, silent
+from fakes import COSTS, Table, TableModel, contrarian, erratic, likeliest, oracle, policy, random_table, silent
 
+from edgespec.decoding.controller import Controller
 from edgespec.decoding.drafters.draft_model import DraftModelDrafter
 from edgespec.decoding.drafters.ngram import NgramDrafter
 from edgespec.decoding.passes import prefill
@@ -22,7 +24,14 @@ OTHER = TARGET + random_table(6, seed=12, scale=0.7)
 PROMPT = (3, 1, 4, 1, 5)
 CONTEXT = 256
 
-MakeDrafter = Callable[[], Drafter | None]
+MakeDrafter = Callable[[], Drafter | Controller | None]
+
+
+def controller(draft: TableModel) -> Controller:
+    """All kinds of drafters, and the choice among them."""
+    drafters = [NgramDrafter(CONTEXT), erratic(TARGET, seed=5), DraftModelDrafter(draft)]
+    return Controller(drafters, COSTS, exact=True, name="controller")
+
 
 DRAFTERS: dict[str, MakeDrafter] = {
     "none": lambda: None,
@@ -31,9 +40,9 @@ DRAFTERS: dict[str, MakeDrafter] = {
     "contrarian": lambda: contrarian(TARGET),
     "erratic": lambda: erratic(TARGET, seed=3),
     "ngram": lambda: NgramDrafter(CONTEXT),
-    "eager ngram": lambda: NgramDrafter(CONTEXT, floor=0.0),
     "draft model": lambda: DraftModelDrafter(TableModel(OTHER, context_length=CONTEXT)),
     "the target itself": lambda: DraftModelDrafter(TableModel(TARGET, context_length=CONTEXT)),
+    "controller": lambda: controller(TableModel(OTHER, context_length=CONTEXT)),
     "small context": lambda: DraftModelDrafter(TableModel(OTHER, context_length=12)),
 }
 
@@ -46,7 +55,7 @@ class Run:
 
     target: TableModel
     history: list[int]
-    drafter: Drafter | None
+    drafter: Drafter | Controller | None
     prompt_length: int
     rounds: list[Round] = field(default_factory=list[Round])
     stats: Stats = field(default_factory=Stats)
@@ -69,7 +78,7 @@ def never(token: int) -> bool:
 
 
 def start(
-    drafter: Drafter | None,
+    drafter: Drafter | Controller | None,
     *,
     prompt: Sequence[int] = PROMPT,
     table: Table = TARGET,
@@ -98,12 +107,13 @@ def go_on(
     answer = generate(
         run.target,
         run.history,
-        run.drafter,
+        policy(run.drafter),
         k=k,
         sampler=Sampler(sampling),
         max_tokens=max_tokens,
         ends=ends,
         exact=exact,
+        clock=count().__next__,
     )
     while stop_after is None or len(run.rounds) < stop_after:
         made = next(answer, None)

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import product
+from itertools import count, product
 
 import numpy as np
 import pytest
 from branching import BranchingSampler, World, branching_draw, distribution
-from fakes import ChosenDrafter, TableModel, likeliest, random_table
+from fakes import COSTS, ChosenDrafter, TableModel, likeliest, policy, random_table
 from numpy.typing import NDArray
 
 from edgespec.decoding import rounds
 from edgespec.decoding import verify as verify_module
+from edgespec.decoding.controller import Controller
 from edgespec.decoding.drafters import draft_model
 from edgespec.decoding.drafters.draft_model import DraftModelDrafter
 from edgespec.decoding.drafters.ngram import NgramDrafter
-from edgespec.decoding.protocols import Draft, Drafter, Logits
+from edgespec.decoding.protocols import Draft, Drafter, Logits, Worth, always
 from edgespec.decoding.rounds import generate
 from edgespec.decoding.sampling import Probabilities, Sampler, Sampling
 from edgespec.decoding.verify import Verdict
@@ -30,7 +31,7 @@ OTHER = random_table(VOCAB, seed=2)
 END = 3
 
 Joint = dict[tuple[int, ...], float]
-MakeDrafter = Callable[[], Drafter | None]
+MakeDrafter = Callable[[], Drafter | Controller | None]
 
 SETTINGS = [
     Sampling(temperature=t, top_k=k, top_p=p, min_p=m, repeat_penalty=r)
@@ -45,10 +46,13 @@ def hostile() -> ChosenDrafter:
 
 DRAFTERS: dict[str, MakeDrafter] = {
     "none": lambda: None,
-    "ngram": lambda: NgramDrafter(64, floor=0.0),
+    "ngram": lambda: NgramDrafter(64),
     "sampled": lambda: DraftModelDrafter(TableModel(OTHER)),
     "chosen": lambda: ChosenDrafter(lambda text: likeliest(OTHER, text)),
     "hostile": hostile,
+    "controller": lambda: Controller(
+        [NgramDrafter(64), DraftModelDrafter(TableModel(OTHER))], COSTS, exact=True, name="controller"
+    ),
     "the target itself": lambda: DraftModelDrafter(TableModel(TARGET)),
     "a context that fills up": lambda: DraftModelDrafter(TableModel(OTHER, context_length=len(PROMPT))),
 }
@@ -70,12 +74,13 @@ def emitted(settings: Sampling, make: MakeDrafter, *, exact: bool = True, end: i
         answer = generate(
             target,
             history,
-            make(),
+            policy(make()),
             k=TOKENS - 1,
             sampler=sampler,
             max_tokens=TOKENS,
             ends=lambda token: token == end,
             exact=exact,
+            clock=count().__next__,
         )
         for _ in answer:
             pass
@@ -218,7 +223,7 @@ def test_a_draft_that_lies_about_its_distribution_is_seen() -> None:
     """Softmax for proposals that were the argmax: what the protocol's `probs=None` is there to prevent."""
 
     class Liar(DraftModelDrafter):
-        def propose(self, history: Sequence[int], k: int, sampler: Sampler) -> Draft:
+        def propose(self, history: Sequence[int], k: int, sampler: Sampler, worth: Worth = always) -> Draft:
             tokens: list[int] = []
             rows: list[Probabilities] = []
             for _ in range(k):

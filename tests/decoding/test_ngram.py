@@ -17,7 +17,7 @@ GREEDY = Sampler(Sampling())
 
 def proposed(history: Sequence[int], k: int = 4) -> tuple[int, ...]:
     """What is proposed whatever its chance."""
-    return NgramDrafter(CONTEXT, floor=0.0).propose(history, k, GREEDY).tokens
+    return NgramDrafter(CONTEXT).propose(history, k, GREEDY).tokens
 
 
 @pytest.mark.parametrize(
@@ -51,46 +51,15 @@ def test_proposals_are_chosen_not_sampled() -> None:
     assert NgramDrafter(CONTEXT).propose([1, 2, 3, 1, 2, 3], 4, GREEDY).probs is None
 
 
-def test_the_surer_the_match_the_longer_the_draft() -> None:
-    lengths = [
-        len(NgramDrafter(CONTEXT).propose([*range(9, 9 + n), 0, *range(9, 9 + n)], 8, GREEDY).tokens)
-        for n in (2, 3, 4, 5)
-    ]
-    assert lengths == sorted(lengths)
-    assert lengths[-1] > lengths[0] > 0
-
-
-REPEATED = [1, 2, 3, 4, 5, 6, 7, 1, 2, 3, 4, 5, 6]
-
-
-def test_learning_stops_a_drafter_that_is_always_wrong() -> None:
-    drafter = NgramDrafter(CONTEXT)
-    count = 0
-    while tokens := drafter.propose(REPEATED, 4, GREEDY).tokens:
-        assert tokens[0] == 7
-        drafter.observe(1, 0)
-        count += 1
-        assert count < 50
-
-
-def test_a_length_of_match_that_was_silenced_is_tried_again() -> None:
-    drafter = NgramDrafter(CONTEXT)
-    while drafter.propose(REPEATED, 4, GREEDY).tokens:
-        drafter.observe(1, 0)
-    assert any(drafter.propose(REPEATED, 4, GREEDY).tokens for _ in range(400))
-
-
-def test_what_is_always_right_is_proposed_in_full() -> None:
-    drafter = NgramDrafter(CONTEXT)
-    for _ in range(100):
-        tokens = drafter.propose(REPEATED, 4, GREEDY).tokens
-        drafter.observe(len(tokens), len(tokens))
-    assert drafter.propose(REPEATED, 4, GREEDY).tokens == (7, 1, 2, 3)
-    assert drafter.propose(REPEATED, 0, GREEDY).tokens == ()
+def test_the_evidence_is_how_far_back_the_match_agrees() -> None:
+    for n in range(1, MAX_MATCH + 2):
+        history = [*range(9, 9 + n), 0, *range(9, 9 + n)]
+        draft = NgramDrafter(CONTEXT).propose(history, 4, GREEDY)
+        assert draft.evidence == tuple(min(n + i, MAX_MATCH) - 1 for i in range(4))
 
 
 def test_a_rewound_history_that_goes_on_otherwise_is_forgotten() -> None:
-    drafter = NgramDrafter(CONTEXT, floor=0.0)
+    drafter = NgramDrafter(CONTEXT)
     assert drafter.propose([1, 2, 3, 4, 1, 2], 2, GREEDY).tokens == (3, 4)
     drafter.rewind(2)
     assert drafter.propose([1, 2, 5, 6, 1, 2], 2, GREEDY).tokens == (5, 6)
@@ -103,7 +72,7 @@ def test_repetitive_text_needs_fewer_rounds_and_is_the_same() -> None:
 
 
 def test_it_takes_a_history_as_long_as_its_capacity() -> None:
-    drafter = NgramDrafter(8, floor=0.0)
+    drafter = NgramDrafter(8)
     assert drafter.propose([1, 2, 3, 4, 5, 6, 1, 2], 3, GREEDY).tokens == (3, 4, 5)
 
 
@@ -126,7 +95,7 @@ class AgainstPlainSearch(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.history = [1]
-        self.drafter = NgramDrafter(400, floor=0.0)
+        self.drafter = NgramDrafter(400)
 
     @rule(tokens=st.lists(st.integers(0, 2), max_size=6))
     def grow(self, tokens: list[int]) -> None:
@@ -138,11 +107,10 @@ class AgainstPlainSearch(RuleBasedStateMachine):
         del self.history[length:]
         self.drafter.rewind(length)
 
-    @rule(k=st.integers(1, 8), accepted=st.integers(0, 8))
-    def propose(self, k: int, accepted: int) -> None:
+    @rule(k=st.integers(1, 8))
+    def propose(self, k: int) -> None:
         tokens = self.drafter.propose(self.history, k, GREEDY).tokens
         assert tokens == plain_search(self.history, k)
-        self.drafter.observe(len(tokens), min(accepted, len(tokens)))
 
     @invariant()
     def the_last_word_is_right(self) -> None:

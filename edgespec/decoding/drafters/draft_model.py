@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from edgespec.decoding.drafters.confidence import USUAL, confidence_class, peak
 from edgespec.decoding.passes import PREFILL_CHUNK
-from edgespec.decoding.protocols import CausalLM, Draft
+from edgespec.decoding.protocols import CausalLM, Draft, Worth, always
 from edgespec.decoding.sampling import PENALTY_WINDOW, Probabilities, Sampler, draw
 from edgespec.errors import GenerationError
 
@@ -21,16 +22,20 @@ class DraftModelDrafter:
     unusable scores: the target goes on alone.
     """
 
+    usual = USUAL
+    upfront = False
+
     def __init__(self, model: CausalLM, name: str = "draft") -> None:
         self.name = name
         self.model = model
 
-    def propose(self, history: Sequence[int], k: int, sampler: Sampler) -> Draft:
+    def propose(self, history: Sequence[int], k: int, sampler: Sampler, worth: Worth = always) -> Draft:
         k = min(k, self.model.context_length - len(history) + 1)  # the last proposal is not fed
         if k <= 0:
             return Draft()
         unseen = list(history[self.model.length :])
         tokens: list[int] = []
+        evidence: list[int] = []
         probs: list[Probabilities] = []
         recent = list(history[-PENALTY_WINDOW:])
         try:
@@ -38,18 +43,21 @@ class DraftModelDrafter:
                 self.model.forward(unseen[:PREFILL_CHUNK], 1)
                 return Draft()
             for position in range(len(history), len(history) + k):
-                token, q = _next(self.model.forward(unseen, 1)[-1], recent, position, sampler)
+                if tokens and not worth(evidence):
+                    break
+                token, q, confidence = _next(self.model.forward(unseen, 1)[-1], recent, position, sampler)
                 tokens.append(token)
+                evidence.append(confidence_class(confidence))
                 recent.append(token)
                 if q is not None:
                     probs.append(q)
                 unseen = [token]
         except GenerationError:
             pass  # what was proposed before stands; the target checks it anyway
-        return Draft(tuple(tokens), np.stack(probs) if probs else None)
+        return Draft(tuple(tokens), np.stack(probs) if probs else None, tuple(evidence))
 
-    def observe(self, tested: int, accepted: int) -> None:
-        """Draft length does not adapt here."""
+    def lag(self, length: int) -> int:
+        return max(length - 1 - self.model.length, 0)
 
     def rewind(self, length: int) -> None:
         self.model.rewind(min(self.model.length, length))
@@ -57,9 +65,9 @@ class DraftModelDrafter:
 
 def _next(
     logits: NDArray[np.float32], recent: Sequence[int], position: int, sampler: Sampler
-) -> tuple[int, Probabilities | None]:
-    """A proposal and the distribution it was drawn from; None if it is the argmax."""
+) -> tuple[int, Probabilities | None, float]:
+    """A proposal, the distribution it was drawn from (None if it is the argmax), and the largest probability there."""
     if sampler.greedy:
-        return sampler.argmax(logits, recent), None
+        return sampler.argmax(logits, recent), None, peak(logits)
     q = sampler.probabilities(logits, recent)
-    return draw(q, sampler.uniforms(position)[0]), q
+    return draw(q, sampler.uniforms(position)[0]), q, float(q.max())
