@@ -90,10 +90,10 @@ def _leave(number: int, _frame: FrameType | None) -> NoReturn:
     sys.exit(128 + number)
 
 
-def run(args: Sequence[str]) -> int:
+def run(args: Sequence[str], command: click.Command = edgespec, name: str = "edgespec") -> int:
     """Run one command line and return its exit code; errors end up as one sentence on stderr."""
     try:
-        code = edgespec.main(args, prog_name="edgespec", standalone_mode=False)
+        code = command.main(args, prog_name=name, standalone_mode=False)
         return code if isinstance(code, int) else 0
     except EdgespecError as error:
         note(str(error))

@@ -40,10 +40,11 @@ def progress() -> Generator[Progress]:
 def _bar() -> Generator[Progress]:
     # rich takes 50 ms to import.
     from rich.console import Console
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
-    columns = TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
+    remaining = TimeRemainingColumn(elapsed_when_finished=True)
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), remaining
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=1.0)
         stages: list[str] = []
@@ -58,20 +59,29 @@ def _bar() -> Generator[Progress]:
 
 
 def _lines() -> Progress:
-    """A line when a stage begins, and how far it is now and then."""
+    """A line when a stage begins, and how far it is and how long it will take now and then."""
     stages: list[str] = []
-    spoke = 0.0
+    began, done, spoke = 0.0, 0.0, 0.0
 
     def show(stage: str, fraction: float) -> None:
-        nonlocal spoke
+        nonlocal began, done, spoke
         now = time.monotonic()
         if stages[-1:] != [stage]:
             stages.append(stage)
+            began, done = now, fraction
             note(stage)
         elif now - spoke >= _SECONDS_BETWEEN_LINES:
-            note(f"{stage}: {fraction:.0%}")
+            left = f", {_duration((now - began) * (1 - fraction) / (fraction - done))} left" if fraction > done else ""
+            note(f"{stage}: {fraction:.0%}{left}")
         else:
             return
         spoke = now
 
     return show
+
+
+def _duration(seconds: float) -> str:
+    """Roughly, for people: 40 s, 12 min, 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

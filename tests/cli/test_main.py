@@ -57,7 +57,7 @@ def test_version_waits_for_no_heavy_import(home: Path) -> None:
         (["show", "a b"], 2, "cannot be a model's name"),
         (["pull", "tiny.gguf", "--keep-layers", "x"], 2, "no list of layers"),
         (["show", "tinny"], 3, "did you mean tiny"),
-        (["pull", "smollm2"], 3, "did you mean smollm2-135m"),
+        (["pull", "smollm-135m"], 3, "did you mean smollm2-135m"),
         (["pull", "./nothing.gguf"], 3, "there is no file ./nothing.gguf"),
         (["rm", "tiny", "nothing", "--yes"], 3, "there is no model nothing"),
         (["pull", "smollm2-135m", "--offline"], 4, "--offline"),

@@ -70,11 +70,3 @@ def test_lines_say_a_stage_once(capsys: pytest.CaptureFixture[str]) -> None:
             show("One", step / 100)
         show("Two\x1b[31m", 0.0)
     assert capsys.readouterr().err == "edgespec: One\nedgespec: Two�[31m\n"
-
-
-def test_lines_say_how_far_a_slow_stage_is(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgespec.cli.output._SECONDS_BETWEEN_LINES", 0.0)
-    with output.progress() as show:
-        show("One", 0.0)
-        show("One", 0.42)
-    assert capsys.readouterr().err == "edgespec: One\nedgespec: One: 42%\n"
