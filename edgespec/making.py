@@ -7,9 +7,9 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from edgespec.bundle import Bundle, Manifest, Quality, Source
+from edgespec.bundle import Bundle, Checks, Manifest, Quality, Source
 from edgespec.bundle.bundle import record_files
 from edgespec.bundle.fetch import require_space
 from edgespec.bundle.files import Progress
@@ -18,12 +18,16 @@ from edgespec.errors import ModelError
 
 if TYPE_CHECKING:
     from edgespec.graph import Converted
+    from edgespec.graph.formats import WeightsName
 
 CATALOG_MAX_KL = 0.01
 CATALOG_MIN_AGREEMENT = 0.97
 OWN_MIN_AGREEMENT = 0.90
 """A model that the catalog has pinned by its hash must come out as good as it was when it was added; any other must be
 usable."""
+
+_FORMATS: tuple[WeightsName, ...] = ("int8",)
+"""From the smallest to the one that keeps most."""
 
 # A 4-bit weight of a GGUF file takes 8.5 bits in the bundle and 32 in the float32 reference. A checkpoint's have 16.
 _SPACE_PER_GGUF_BYTE = 2
@@ -50,6 +54,55 @@ class Wanted:
         return made.source.sha256 == self.source.sha256 and layers == self.keep_layers
 
 
+class Converter(Protocol):
+    """Writes the model at `source` as bundle files into `out`, as `edgespec.graph.convert_checkpoint` does."""
+
+    def __call__(
+        self,
+        source: Path,
+        out: Path,
+        *,
+        weights: WeightsName,
+        keep_layers: Sequence[int] | None = None,
+        progress: Progress,
+    ) -> Converted: ...
+
+
+class Inspect(Protocol):
+    """Looks at a bundle's files before they are one; `reference` has the same model in float32. Raises ModelError for
+    what may not be kept."""
+
+    def __call__(self, source: Path, files: Path, reference: Path, made: Converted, progress: Progress) -> Checks: ...
+
+
+def convert(
+    source: Path,
+    out: Path,
+    *,
+    weights: WeightsName,
+    keep_layers: Sequence[int] | None = None,
+    progress: Progress,
+) -> Converted:
+    """A GGUF file or a checkpoint's folder as edgespec's own graph. Raises: as `edgespec.graph.convert_gguf`."""
+    # onnx is slow to import and not needed to chat.
+    from edgespec.graph import convert_checkpoint, convert_gguf
+
+    converter = convert_checkpoint if source.is_dir() else convert_gguf
+    return converter(source, out, weights=weights, keep_layers=keep_layers, progress=progress)
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """How a bundle is made. `inspect`: what else is found out about it, to stand in its manifest. `force`: keep it
+    whatever it lost. `draft`: the bundle that is to draft for it."""
+
+    weights: WeightsName = "int8"
+    convert: Converter = convert
+    inspect: Inspect | None = None
+    force: bool = False
+    draft: str | None = None
+
+
 def space_needed(wanted: Wanted, size: int, *, checkpoint: bool) -> int:
     """Bytes that `make` writes for a GGUF file or a checkpoint of `size` bytes, at most."""
     if checkpoint:
@@ -57,7 +110,7 @@ def space_needed(wanted: Wanted, size: int, *, checkpoint: bool) -> int:
     return size * (_SPACE_PER_GGUF_BYTE if wanted.keep_layers else _SPACE_WITH_GGUF_REFERENCE)
 
 
-def make(wanted: Wanted, path: Path, staging: Staging, progress: Progress) -> Bundle:
+def make(wanted: Wanted, path: Path, tools: Tools, staging: Staging, progress: Progress) -> Bundle:
     """Make the bundle from `path`, a GGUF file or the folder of a checkpoint. What an earlier call in the same staging
     finished is not done again.
 
@@ -65,77 +118,125 @@ def make(wanted: Wanted, path: Path, staging: Staging, progress: Progress) -> Bu
     """
     size = sum(file.stat().st_size for file in path.glob("*.safetensors")) if path.is_dir() else path.stat().st_size
     require_space(staging.scratch, space_needed(wanted, size, checkpoint=path.is_dir()))
-    made = _converted(wanted, path, staging, progress)
-    quality = None if wanted.keep_layers else _measure(wanted, path, staging, made.eos_ids, progress)
+    making = _Making(wanted, path, tools, staging, progress)
+    made = making.convert("converted", staging.files, tools.weights, progress)
+    quality = checks = None
+    if wanted.keep_layers is None:
+        quality = making.measure(made)
+        if not tools.force:
+            making.refuse_if_worse(quality, made)
+        checks = making.inspect(made) if tools.inspect else None
     progress("Storing the model", 0.0)
-    bundle = staging.commit(_manifest(wanted, made, staging, quality))
+    bundle = staging.commit(making.manifest(made, quality, checks))
     progress("Storing the model", 1.0)
     return bundle
 
 
-def _converted(wanted: Wanted, path: Path, staging: Staging, progress: Progress) -> Converted:
-    # onnx is slow to import and not needed to chat.
-    from edgespec.graph import Converted, convert_checkpoint, convert_gguf
+@dataclass(frozen=True, slots=True)
+class _Making:
+    """What the stages of one bundle share. Each is noted when it is finished, under what it depends on."""
 
-    def convert() -> dict[str, Any]:
-        empty(staging.files)
-        converter = convert_checkpoint if path.is_dir() else convert_gguf
-        return asdict(converter(path, staging.files, keep_layers=wanted.keep_layers, progress=progress))
+    wanted: Wanted
+    path: Path
+    tools: Tools
+    staging: Staging
+    progress: Progress
 
-    found = staging.once("converted", [wanted.source.sha256, str(wanted.keep_layers)], convert)
-    # JSON knows no tuples.
-    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}
-    return Converted(**fields)
+    def convert(self, stage: str, out: Path, weights: WeightsName, progress: Progress) -> Converted:
+        layers = self.wanted.keep_layers
+
+        def work() -> dict[str, Any]:
+            empty(out)
+            return asdict(self.tools.convert(self.path, out, weights=weights, keep_layers=layers, progress=progress))
+
+        from edgespec.graph import Converted
+
+        found = self.staging.once(stage, self._key(weights, str(layers)), work)
+        # JSON knows no tuples.
+        fields: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in found.items()}
+        return Converted(**fields)
+
+    @property
+    def reference(self) -> Path:
+        """The same model in float32, once `measure` has been there."""
+        return self.staging.scratch / "reference"
+
+    def measure(self, made: Converted) -> Quality:
+        """How far the bundle is from the source's weights in float32."""
+        self.convert("reference", self.reference, "float32", self._as("Preparing to measure"))
+        return self._quality("quality", self.staging.files, self.tools.weights, made, self.progress)
+
+    def refuse_if_worse(self, quality: Quality, made: Converted) -> None:
+        """Raises: ModelError if it is worse than it may be, naming a format that would do."""
+        if self._good_enough(quality):
+            return
+        raise ModelError(
+            f"{self.wanted.name} lost too much in the conversion and was not kept: mean KL {quality.mean_kl:.4f}, "
+            f"top-1 agreement {quality.top1_agreement:.1%}; {self._advice(made)}"
+        )
+
+    def inspect(self, made: Converted) -> Checks:
+        def work() -> dict[str, Any]:
+            if self.tools.inspect is None:
+                raise TypeError("there is nothing to inspect it with")
+            return asdict(self.tools.inspect(self.path, self.staging.files, self.reference, made, self.progress))
+
+        found = self.staging.once("checks", self._key(self.tools.weights), work)
+        return Checks(found["parity"], found["memory"], tuple(found["pass_ms"]))
+
+    def manifest(self, made: Converted, quality: Quality | None, checks: Checks | None) -> Manifest:
+        return Manifest(
+            name=self.wanted.name,
+            source=self.wanted.source,
+            license=self.wanted.license or made.license,
+            architecture=made.architecture,
+            files=record_files(self.staging.files, made.files),
+            graph="model.onnx",
+            context_length=made.context_length,
+            vocab_size=made.vocab_size,
+            eos_ids=made.eos_ids,
+            layers=made.layers,
+            recipe=made.recipe,
+            quality=quality,
+            checks=checks,
+            draft=self.tools.draft,
+        )
+
+    def _advice(self, made: Converted) -> str:
+        """Tries the formats that keep more, the smallest first."""
+        other = self.staging.scratch / "other"
+        for weights in _FORMATS[_FORMATS.index(self.tools.weights) + 1 :] if self.tools.weights in _FORMATS else ():
+            stage = f"Trying {weights}"
+            self.convert(f"converted-{weights}", other, weights, self._as(stage))
+            quality = self._quality(f"quality-{weights}", other, weights, made, self._as(stage))
+            if self._good_enough(quality):
+                return f"--weights {weights} would do, with an agreement of {quality.top1_agreement:.1%}"
+        return "try a source with more bits per weight"
+
+    def _quality(self, stage: str, files: Path, weights: str, made: Converted, progress: Progress) -> Quality:
+        from edgespec.quality import measure
+
+        def work() -> dict[str, Any]:
+            return asdict(measure(files, self.reference, made.eos_ids, progress))
+
+        return Quality(**self.staging.once(stage, self._key(weights), work))
+
+    def _good_enough(self, quality: Quality) -> bool:
+        if self.wanted.pinned:
+            return quality.mean_kl <= CATALOG_MAX_KL and _reaches(quality, CATALOG_MIN_AGREEMENT)
+        return _reaches(quality, OWN_MIN_AGREEMENT)
+
+    def _as(self, stage: str) -> Progress:
+        return lambda _, done: self.progress(stage, done)
+
+    def _key(self, *parts: str) -> list[str]:
+        return [self.wanted.source.sha256, *parts]
 
 
 def empty(directory: Path) -> None:
     """Make `directory` an empty one."""
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir()
-
-
-def _manifest(wanted: Wanted, made: Converted, staging: Staging, quality: Quality | None) -> Manifest:
-    return Manifest(
-        name=wanted.name,
-        source=wanted.source,
-        license=wanted.license or made.license,
-        architecture=made.architecture,
-        files=record_files(staging.files, made.files),
-        graph="model.onnx",
-        context_length=made.context_length,
-        vocab_size=made.vocab_size,
-        eos_ids=made.eos_ids,
-        layers=made.layers,
-        recipe=made.recipe,
-        quality=quality,
-    )
-
-
-def _measure(wanted: Wanted, path: Path, staging: Staging, eos_ids: Sequence[int], progress: Progress) -> Quality:
-    """Compare the bundle with the source's weights in float32, and refuse it if it is worse than it may be."""
-    from edgespec.graph import convert_checkpoint, convert_gguf
-    from edgespec.quality import measure
-
-    def compare() -> dict[str, Any]:
-        reference = staging.scratch / "reference"
-        empty(reference)
-        converter = convert_checkpoint if path.is_dir() else convert_gguf
-        converter(path, reference, weights="float32", progress=lambda _, done: progress("Preparing to measure", done))
-        found = measure(staging.files, reference, eos_ids, progress)
-        shutil.rmtree(reference)
-        return asdict(found)
-
-    quality = Quality(**staging.once("quality", [wanted.source.sha256], compare))
-    if wanted.pinned:
-        good = quality.mean_kl <= CATALOG_MAX_KL and _reaches(quality, CATALOG_MIN_AGREEMENT)
-    else:
-        good = _reaches(quality, OWN_MIN_AGREEMENT)
-    if not good:
-        raise ModelError(
-            f"{wanted.name} lost too much in the conversion and was not kept: mean KL {quality.mean_kl:.4f}, "
-            f"top-1 agreement {quality.top1_agreement:.1%}; try a source with more bits per weight"
-        )
-    return quality
 
 
 def _reaches(quality: Quality, agreement: float) -> bool:

