@@ -58,7 +58,7 @@ class ModelFolder:
         return next((n for n in found if is_count(n) and n > 0), None)
 
     def vocab_size(self) -> int:
-        """One more than the largest token id; a model's logits may be padded beyond it."""
+        """One more than the tokenizer's largest id; a model's logits may be padded beyond it."""
         model = self.tokenizer.get("model")
         vocab: object = cast("dict[str, Any]", model).get("vocab") if isinstance(model, dict) else None
         if isinstance(vocab, dict):
@@ -69,6 +69,11 @@ class ModelFolder:
         if not ids:
             raise ModelError(f"{self.directory / 'tokenizer.json'} has no vocabulary; get the file again.")
         return max(ids) + 1
+
+    def shared_vocab_size(self) -> int:
+        """As `vocab_size`, without what the tokenizer was given and config.json says that the model never was."""
+        known = self.config.get("vocab_size")
+        return min(self.vocab_size(), known) if is_count(known) and known > 0 else self.vocab_size()
 
     def end_of_text_ids(self) -> tuple[int, ...]:
         """The ids that end an answer: those of generation_config.json, config.json and the tokenizer together.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -73,7 +73,7 @@ def gather_from_head(model: onnx.ModelProto, gather: NodeProto, weights: str, bl
     at = list(model.graph.node).index(gather)
     ids, output = gather.input[1], gather.output[0]
     model.graph.node.remove(gather)
-    options: Mapping[str, int] = {"bits": 8, "block_size": block, "gather_axis": 0, "quantize_axis": 2}
+    options: dict[str, Any] = {"bits": 8, "block_size": block, "gather_axis": 0, "quantize_axis": 2}
     lookup = helper.make_node(
         "GatherBlockQuantized",
         [f"{weights}_Q8", ids, f"{weights}_scales_3d"],

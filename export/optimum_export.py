@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import onnx
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
@@ -43,7 +43,7 @@ _RECIPES = {
 def export_with_optimum(
     folder: Path, out: Path, *, weights: WeightsName = "int8", progress: Progress = lambda _stage, _fraction: None
 ) -> Converted:
-    """Write the model in `folder`, a checkpoint in safetensors, as bundle files into the directory `out`, made if need be.
+    """Write the model in `folder`, a checkpoint in safetensors, as bundle files into `out`, made if need be.
 
     The graph is Optimum's `text-generation-with-past` (optimum-onnx 0.1): input_ids, attention_mask, usually
     position_ids int64 [1,S] or [1,past+S], past_key_values.N.key/value float32 [1,Hkv,P,D] -> logits float32 [1,S,V],
@@ -73,14 +73,14 @@ def export_with_optimum(
         (out / TEMPLATE_NAME).write_text(template, encoding="utf-8", newline="")
         files.append(TEMPLATE_NAME)
     # A graph that cannot be driven is refused here, with the reason, rather than when somebody wants to chat.
-    OnnxCausalLM.open(out / GRAPH_NAME, context_length=min(context, 16), vocab_size=model.vocab_size())
+    OnnxCausalLM.open(out / GRAPH_NAME, context_length=min(context, 16), vocab_size=model.shared_vocab_size())
     progress("Quantizing the weights", 1.0)
     return Converted(
         architecture=str(model.config.get("model_type")),
         name=folder.resolve().name,
         license=None,
         context_length=context,
-        vocab_size=model.vocab_size(),
+        vocab_size=model.shared_vocab_size(),
         eos_ids=eos_ids,
         layers=tuple(range(sum(value.name.endswith(".key") for value in graph.graph.input))),
         recipe=_RECIPES[weights],
@@ -123,7 +123,8 @@ def _blocks(model: onnx.ModelProto, bits: int, leave: set[str]) -> onnx.ModelPro
     )
     logging.getLogger(MatMulNBitsQuantizer.__module__).setLevel(logging.WARNING)  # it tells of every node
     quantizer.process()
-    return quantizer.model.model
+    done: Any = quantizer.model  # onnxruntime's wrapper of a ModelProto
+    return done.model
 
 
 def _save(model: onnx.ModelProto, out: Path) -> None:

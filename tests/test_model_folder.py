@@ -44,8 +44,10 @@ def test_the_context_is_what_the_config_says(config: Any, length: int | None, tm
 
 def test_the_vocabulary_ends_behind_the_largest_id(tmp_path: Path) -> None:
     assert folder(tmp_path).vocab_size() == 7
+    for size, shared in ((8, 7), (5, 5), (None, 7)):
+        assert folder(tmp_path, config={"vocab_size": size}).shared_vocab_size() == shared
     unigram = {"model": {"type": "Unigram", "vocab": [["a", -1.0]] * 9}}
-    assert folder(tmp_path, tokenizer=unigram).vocab_size() == 9
+    assert folder(tmp_path, tokenizer=unigram, config={}).vocab_size() == 9
     with pytest.raises(ModelError, match=r"tokenizer\.json has no vocabulary"):
         folder(tmp_path, tokenizer={}).vocab_size()
 

@@ -88,7 +88,7 @@ def open_foreign(path: Path, device: Literal["cpu", "cuda"]) -> ForeignBundle:
         tokenizer_sha256=digest,
         chat_template=folder.chat_template(),
         context_length=_context_length(folder),
-        vocab_size=folder.vocab_size(),
+        vocab_size=folder.shared_vocab_size(),
         eos_ids=folder.end_of_text_ids(),
         head_size=size if is_count(size := folder.config.get("head_dim")) else None,
     )
@@ -160,6 +160,7 @@ def _settings(genai: Mapping[str, Any]) -> dict[str, Any]:
     decoder = cast("dict[str, Any]", genai.get("decoder", {}))
     said = {
         "max_position_embeddings": genai.get("context_length"),
+        "vocab_size": genai.get("vocab_size"),
         "eos_token_id": genai.get("eos_token_id"),
         "head_dim": decoder.get("head_size"),
     }
