@@ -21,7 +21,7 @@ from edgespec.decoding.drafters.ngram import NgramDrafter
 from edgespec.decoding.protocols import Drafter
 from edgespec.errors import ModelError, UsageError
 from edgespec.foreign_graph import draft_obstacle, exact_mode_holds
-from edgespec.profile import Profiles, profile_key
+from edgespec.profile import Profiles, Tuned, profile_key, tuned_key
 from edgespec.runtime.device import DeviceChoice, likely_device
 from edgespec.runtime.model import OnnxCausalLM
 from edgespec.runtime.onnx_nodes import operators_and_files
@@ -62,25 +62,28 @@ def open_chat(
 
     model: a bundle's name or directory, or a folder or ONNX file that somebody else exported; None is the catalog's
     default. What the catalog names is fetched if it is missing, unless `offline` forbids it. draft: "ngram", "none", or
-    such a model with the same tokenizer; None is what the catalog pairs the model with, else "ngram". progress: hears
-    (stage, fraction 0..1) of a fetch or check. notice: hears what a user should know, a sentence each.
+    such a model with the same tokenizer; None is what `edgespec tune` found, else what the catalog pairs the model
+    with, else "ngram". progress: hears (stage, fraction 0..1) of a fetch or check. notice: hears what a user should
+    know, a sentence each.
 
     Raises: ModelError, DownloadError, ChecksumError, OutOfMemoryError, UsageError.
     """
     settings, resources = settings or Settings(), resources or Resources()
     store = default_store()
-    bundle = _find(model, store, resources.device, offline, progress)
-    use_threads(resources.threads)
+    bundle = open_bundle(model, store, resources.device, offline, progress)
+    tuned = Profiles(store).tuned(tuned_key(bundle, resources.device))
+    use_threads(resources.threads, tuned.threads if tuned else None)
     tokenizer = Tokenizer.load(bundle.tokenizer)  # before the model, which can then use the memory that parsing freed
     target = open_model(bundle, resources)
     if isinstance(bundle, ForeignBundle):
         notice(f"{bundle.name}: running {bundle.graph.relative_to(bundle.directory)}")
         draft, settings = _limit(bundle, target, draft, settings, notice)
-    draft = _paired(bundle, store) if draft is None else draft
+    draft, settings = _tuned(tuned, draft, settings, store)
+    draft = paired_draft(bundle, store) if draft is None else draft
     policy = None
     if draft != "none":
         drafters, drafts = _make_drafters(draft, bundle, tokenizer, store, target.context_length, resources, progress)
-        costs = _costs(bundle, drafts, target, drafters, settings.draft_max, store, progress)
+        costs = _costs(bundle, drafts, target, drafters, settings.longest_draft, store, progress)
         policy = Controller(drafters, costs, exact=settings.exact_mode, name=drafters[-1].name)
     return Chat(
         target,
@@ -123,9 +126,13 @@ def find_bundle(reference: str, store: Store, device: DeviceChoice, progress: Pr
     return store.get(reference, progress)
 
 
-def _find(
+def open_bundle(
     model: str | None, store: Store, device: DeviceChoice, offline: bool, progress: Progress
 ) -> Bundle | ForeignBundle:
+    """As `find_bundle`; None is the catalog's default, and what the catalog names is fetched if it may be.
+
+    Raises: as `find_bundle`; DownloadError.
+    """
     catalog = load_catalog()
     name = catalog.default if model is None else model
     if name in catalog.pairs and name not in store.names() and not offline:
@@ -153,7 +160,15 @@ def _limit(
     return draft, replace(settings, exact=False)
 
 
-def _paired(bundle: Bundle | ForeignBundle, store: Store) -> str:
+def _tuned(tuned: Tuned | None, draft: str | None, settings: Settings, store: Store) -> tuple[str | None, Settings]:
+    """Draft and settings as tuned, where nobody asked for others, and as far as the tuned draft is still here."""
+    if tuned is None or draft not in (None, tuned.draft) or tuned.draft not in ("none", "ngram", *store.names()):
+        return draft, settings
+    longest = tuned.draft_max if settings.draft_max is None else settings.draft_max
+    return tuned.draft, replace(settings, draft_max=longest)
+
+
+def paired_draft(bundle: Bundle | ForeignBundle, store: Store) -> str:
     """The draft that the model was exported with or that the catalog pairs it with, if it is here."""
     pair = load_catalog().pairs.get(bundle.name)
     exported = bundle.manifest.draft if isinstance(bundle, Bundle) else None

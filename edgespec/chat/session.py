@@ -25,26 +25,34 @@ from edgespec.errors import ContextFullError, UsageError
 MAX_TOKENS = 1024
 """Where an answer ends unless told otherwise: small models can repeat themselves for ever."""
 
+DRAFT_MAX = 8
+"""The longest draft unless told otherwise."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How answers are made. `exact` None: on at temperature 0, where it makes the text independent of the draft.
 
-    `draft_max` is the largest draft length k. UsageError for a value out of range.
+    `draft_max` is the largest draft length k; None: what `edgespec tune` found, else DRAFT_MAX. UsageError for a value
+    out of range.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
     exact: bool | None = None
-    draft_max: int = 8
+    draft_max: int | None = None
     max_tokens: int = MAX_TOKENS
     stop: tuple[str, ...] = ()
     system: str | None = None
 
     def __post_init__(self) -> None:
-        if not 1 <= self.draft_max <= 64:
+        if not 1 <= self.longest_draft <= 64:
             raise UsageError(f"the draft length cannot be {self.draft_max}; it must be between 1 and 64.")
         if self.max_tokens < 1:
             raise UsageError(f"the number of tokens cannot be {self.max_tokens}; it must be 1 or more.")
+
+    @property
+    def longest_draft(self) -> int:
+        return DRAFT_MAX if self.draft_max is None else self.draft_max
 
     @property
     def exact_mode(self) -> bool:
@@ -184,7 +192,7 @@ class Chat:
             self._target,
             self._history,
             self.policy,
-            k=self.settings.draft_max,
+            k=self.settings.longest_draft,
             sampler=Sampler(self.settings.sampling),
             max_tokens=self.settings.max_tokens,
             ends=turn.stream.push,

@@ -46,7 +46,7 @@ def bench_command(
             progress=show,
             notice=note,
         )
-        environment = _environment(chat.model, chat.draft, chat.device, chat.exact, settings.draft_max)
+        environment = _environment(chat.model, chat.draft, chat.device, chat.exact, chat.settings.longest_draft)
         rows = list(measure(chat, chosen, repeat=repeat, progress=lambda done: show("Comparing", done)))
     if left_out := len(chosen) - len(rows):
         note(f"{left_out} of {len(chosen)} prompts do not fit the context and were left out; see --ctx-size")

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from edgespec.chat.session import MAX_TOKENS, Settings
+from edgespec.chat.session import DRAFT_MAX, MAX_TOKENS, Settings
 from edgespec.decoding.sampling import Sampling
 from edgespec.engine import Resources
 
@@ -18,9 +18,12 @@ def generation_flags(*, max_tokens: int = MAX_TOKENS) -> Callable[[_F], _F]:
     """Give a command the flags that say how answers are made; its answers have `max_tokens` unless told otherwise."""
     flags = (
         click.option(
-            "-d", "--draft", metavar="NAME|ngram|none", help="What proposes tokens (default: as the catalog says)."
+            "-d",
+            "--draft",
+            metavar="NAME|ngram|none",
+            help="What proposes tokens (default: as tuned, or the catalog's).",
         ),
-        click.option("--draft-max", type=int, default=8, metavar="K", show_default=True, help="Longest draft."),
+        click.option("--draft-max", type=int, metavar="K", help=f"Longest draft (default: as tuned, or {DRAFT_MAX})."),
         click.option(
             "--exact/--no-exact",
             default=None,
@@ -38,7 +41,7 @@ def generation_flags(*, max_tokens: int = MAX_TOKENS) -> Callable[[_F], _F]:
         click.option("-c", "--ctx-size", type=int, help="Context length in tokens."),
         click.option("-s", "--system", help="The system message."),
         click.option("--stop", multiple=True, metavar="TEXT", help="End an answer before this text; may be repeated."),
-        click.option("--threads", type=int, help="Threads to compute with (default: one per core)."),
+        click.option("--threads", type=int, help="Threads to compute with (default: as tuned, or one per core)."),
         click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
         click.option("--offline", is_flag=True, help="Fetch nothing."),
     )

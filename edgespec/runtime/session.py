@@ -28,8 +28,9 @@ def default_threads() -> int:
     return max(1, min(allowed, psutil.cpu_count(logical=False) or allowed))
 
 
-def use_threads(threads: int | None) -> int:
-    """Size the process's one thread pool, which target and draft share; returns its size.
+def use_threads(threads: int | None, usual: int | None = None) -> int:
+    """Size the process's one thread pool, which target and draft share; returns its size. Where nobody asked for
+    `threads` and the pool is still to be made, it gets the `usual` ones, or one per core.
 
     Two pools would fight: the idle one spins on the cores that the other needs, which doubles a round.
     ONNX Runtime sizes the pool once per process: a later call with another number is a UsageError.
@@ -38,7 +39,7 @@ def use_threads(threads: int | None) -> int:
     if threads is not None and not 1 <= threads <= 256:
         raise UsageError(f"threads cannot be {threads}; it must be between 1 and 256.")
     if _pool_threads is None:
-        _pool_threads = threads or default_threads()
+        _pool_threads = threads or usual or default_threads()
         ort.set_global_thread_pool_sizes(_pool_threads, 1)
     elif threads not in (None, _pool_threads):
         raise UsageError(f"this process already runs with {_pool_threads} threads; start another one for {threads}.")
