@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from edgespec.errors import UsageError
@@ -16,7 +14,7 @@ from edgespec.graph.builder import DATA_NAME, GRAPH_NAME, GraphBuilder, Profile
 from edgespec.graph.checkpoint import CheckpointWeights, read_license, read_tokenizer
 from edgespec.graph.config import DecoderConfig
 from edgespec.graph.decoder import DecoderGraph
-from edgespec.graph.equalize import channel_factors, passage_ids
+from edgespec.graph.equalize import Channels, measure_channels, passage_ids
 from edgespec.graph.families import read_family
 from edgespec.graph.formats import FORMATS, WeightFormat, WeightsName
 from edgespec.graph.gguf_model import GGUFWeights, read_config
@@ -78,11 +76,12 @@ def convert_gguf(
 ) -> Converted:
     """Write the model in `source` as an ONNX graph with its tokenizer into the directory `out`, made if need be.
 
-    `weights`: "int8", blocks of 32, to run; "float32", the dequantized weights, to measure the quality of int8 against.
+    `weights`: "int8", "int4", "mixed" (int8 for the matrices that int4 harms most) or "kept" (a GGUF file's own 4-bit
+    values, else int8), all in blocks of 32, to run; "float32", the dequantized weights, to measure those against.
     `keep_layers` keeps only these layers, in rising order: a layer-skip draft. `profile`: the floats are float32 for
     "cpu", float16 for "cuda". `progress` hears (stage, fraction 0..1).
-    The same source gives the same bytes on one machine; int8 may differ by a rounding where NumPy's matrix products run
-    on another number of threads. Nothing is flushed to the disk: that is for the caller.
+    The same source gives the same bytes on one machine; all but float32 may differ by a rounding where NumPy's matrix
+    products run on another number of threads. Nothing is flushed to the disk: that is for the caller.
 
     Graph, in the profile's floats but for the ids: input_ids int64 [1,S], attention_mask int64 [1,past+S],
     past_key_values.N.key/value [1,Hkv,P,D] -> logits [1,R,V], present.N.key/value. Optional, int64 []:
@@ -142,14 +141,16 @@ def _convert(
     progress: Progress | None,
 ) -> Converted:
     config, report = model.config, partial(progress, _STAGE) if progress else _silent
-    factors: dict[str, NDArray[np.float32]] = {}
-    if weights.equalized:
+    channels = Channels()
+    if weights.rounded:
         ids = passage_ids(model.tokenizer, config)
-        factors = channel_factors(model.source, config, layers, ids, lambda done: report(done * _EQUALIZING))
+        channels = measure_channels(
+            model.source, config, layers, ids, weights.equalizes, lambda done: report(done * _EQUALIZING)
+        )
     out.mkdir(parents=True, exist_ok=True)
     with GraphBuilder(out, profile) as graph:
-        rest = _EQUALIZING if factors else 0.0
-        built = DecoderGraph(graph, model.source, config, weights, factors)
+        rest = _EQUALIZING if weights.rounded else 0.0
+        built = DecoderGraph(graph, model.source, config, weights, channels)
         built.build(layers, lambda done: report(rest + done * (1 - rest)))
         graph.save(config.architecture)
     texts = {TOKENIZER_NAME: model.tokenizer.to_str(), TEMPLATE_NAME: model.template}

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import TensorProto
 
 from edgespec.graph.attention import Attention
 from edgespec.graph.builder import MICROSOFT, GraphBuilder
 from edgespec.graph.config import DecoderConfig
+from edgespec.graph.equalize import Channels
 from edgespec.graph.formats import WeightFormat
 from edgespec.graph.quantize import Rows
 from edgespec.graph.weights import WeightSource, vector
@@ -29,11 +29,11 @@ class DecoderGraph:
         source: WeightSource,
         config: DecoderConfig,
         weights: WeightFormat,
-        factors: Mapping[str, NDArray[np.float32]],
+        channels: Channels,
     ) -> None:
-        """`factors`, by the name of a norm's gain: what the norm's channels are divided by, and its readers' columns
-        multiplied by."""
-        self._graph, self._source, self._config, self._weights, self._factors = graph, source, config, weights, factors
+        """The channels of a norm are divided by their factors, and the columns that read them multiplied by them."""
+        self._graph, self._source, self._config, self._weights = graph, source, config, weights
+        self._factors, self._energies = channels.factors, channels.energies
         self._attention = Attention(graph, config, self._linear, self._head_norm)
 
     def build(self, layers: Sequence[int], progress: Callable[[float], None]) -> None:
@@ -119,7 +119,10 @@ class DecoderGraph:
         """The products with some matrices, one after the other, and their biases. `gain` names the norm that they
         read, if they read one that may have factors."""
         factors = self._factors.get(gain)
-        parts = [replace(self._source.rows(f"{tensor}.weight"), factors=factors) for tensor in tensors]
+        parts = [
+            replace(self._source.rows(name), factors=factors, energy=self._energies.get(name))
+            for name in (f"{tensor}.weight" for tensor in tensors)
+        ]
         product = self._weights.linear(self._graph, name, x, parts)
         biased = [tensor.split(".")[-1] in self._config.biases for tensor in tensors]
         if not any(biased):

@@ -13,7 +13,8 @@ mean KL was 0.0018 instead of 0.0030.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -22,6 +23,7 @@ from tokenizers import Tokenizer
 
 from edgespec.graph.config import DecoderConfig
 from edgespec.graph.forward import Forward
+from edgespec.graph.quantize import Rows
 from edgespec.graph.weights import WeightSource
 
 Array = NDArray[np.float32]
@@ -58,30 +60,45 @@ _LARGEST: Final = 64.0
 """Of a factor and of its inverse; the default model's go to 20 and 1/50."""
 
 
-def channel_factors(
+@dataclass(frozen=True, slots=True)
+class Channels:
+    """`factors`: what to divide each channel by, float32 [hidden size], by the name of the norm's gain. `energies`: the
+    mean square of each channel so divided, float32 [width], by the names of the matrices that read it."""
+
+    factors: Mapping[str, Array] = field(default_factory=dict[str, Array])
+    energies: Mapping[str, Array] = field(default_factory=dict[str, Array])
+
+
+def measure_channels(
     source: WeightSource,
     config: DecoderConfig,
     layers: Sequence[int],
     ids: Sequence[int],
+    equalizes: Callable[[Sequence[Rows]], bool],
     progress: Callable[[float], None],
-) -> dict[str, Array]:
-    """What to divide each channel by, float32 [hidden size], by the name of the norm's gain.
+) -> Channels:
+    """Run a model of just these `layers` over `ids`. Norms have factors if `equalizes` says so of their readers.
 
-    s = rms(x)^a / rms(w)^(1-a): x the channel behind the norm, over the rows of `ids` in a model of just these
-    `layers`; w its column in all matrices that read it. The median of each norm's factors is 1. Memory holds a chunk
-    of the weights at a time.
+    s = rms(x)^a / rms(w)^(1-a): x the channel behind the norm, over the rows of `ids`; w its column in all matrices
+    that read it. The median of each norm's factors is 1. Memory holds a chunk of the weights at a time.
 
     Raises: ModelError for a missing, misshapen or unreadable tensor, and for fewer than two ids.
     """
     if len(ids) < 2:
         raise source.error("its vocabulary has no tokens for plain text")
-    factors: dict[str, Array] = {}
-    # What overflows float32 in here gives factors that are not finite, which `_factors` catches.
+    factors, energies = dict[str, Array](), dict[str, Array]()
+    # What overflows float32 in here gives factors and energies that are not finite, which are not used.
     with np.errstate(all="ignore"):
-        for name, activations, weights in Forward(source, config, ids).norms(layers):
-            factors[name] = _factors(activations, weights)
-            progress(len(factors) / (2 * len(layers)))
-    return factors
+        for done, reading in enumerate(Forward(source, config, ids).readings(layers), 1):
+            loudness = reading.channels
+            if reading.gain and equalizes([source.rows(tensor) for tensor in reading.tensors]):
+                factors[reading.gain] = _factors(loudness, reading.columns)
+                loudness = loudness / factors[reading.gain]
+            energy = np.square(loudness)
+            if np.isfinite(energy).all():
+                energies |= dict.fromkeys(reading.tensors, energy)
+            progress(done / (4 * len(layers)))
+    return Channels(factors, energies)
 
 
 def passage_ids(tokenizer: Tokenizer, config: DecoderConfig) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,17 @@ from edgespec.graph.rotary import has_long_table
 from edgespec.graph.weights import WeightSource, vector
 
 Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the matrices `tensors` read: `gain` names the norm that it comes from, "" if from none; the RMS of its
+    channels and of the columns that read them, float32 [channels]."""
+
+    gain: str
+    tensors: tuple[str, ...]
+    channels: Array
+    columns: Array
 
 
 class Forward:
@@ -31,31 +42,30 @@ class Forward:
             if layer.rotary is not None
         }
 
-    def norms(self, layers: Sequence[int]) -> Iterator[tuple[str, Array, Array]]:
-        """For each norm its gain's name, and the RMS of its channels and of the columns that read them."""
+    def readings(self, layers: Sequence[int]) -> Iterator[Reading]:
+        """What the matrices of each layer read, in the order of the pass."""
         for n in layers:
             gain = f"blk.{n}.attn_norm.weight"
-            x = self._norm(self._x, gain)
-            (q, k, v), weights = self._read(n, x, ("attn_q", "attn_k", "attn_v"))
-            yield gain, _rms(x), weights
-            self._add(n, "attn_output", "post_attention_norm", self._attend(n, q, k, v))
+            (q, k, v), reading = self._read(n, self._norm(self._x, gain), ("attn_q", "attn_k", "attn_v"), gain)
+            yield reading
+            yield self._add(n, "attn_output", "post_attention_norm", self._attend(n, q, k, v))
             gain = f"blk.{n}.ffn_norm.weight"
-            x = self._norm(self._x, gain)
-            (gate, up), weights = self._read(n, x, ("ffn_gate", "ffn_up"))
-            yield gain, _rms(x), weights
+            (gate, up), reading = self._read(n, self._norm(self._x, gain), ("ffn_gate", "ffn_up"), gain)
+            yield reading
             activate = _silu if self._config.activation == "silu" else _gelu_tanh
-            self._add(n, "ffn_down", "post_ffw_norm", activate(gate) * up)
+            yield self._add(n, "ffn_down", "post_ffw_norm", activate(gate) * up)
 
     def _norm(self, x: Array, gain: str) -> Array:
         mean_square = np.square(x).mean(axis=-1, keepdims=True)
         return x / np.sqrt(mean_square + np.float32(self._config.rms_epsilon)) * vector(self._source, gain)
 
-    def _read(self, layer: int, x: Array, parts: Sequence[str]) -> tuple[list[Array], Array]:
-        """The products of x with some matrices of the layer, and the RMS of all their rows, [channels]."""
+    def _read(self, layer: int, x: Array, parts: Sequence[str], gain: str = "") -> tuple[list[Array], Reading]:
+        """The products of x with some matrices of the layer."""
         squares, products, rows = np.zeros(x.shape[1], np.float32), list[Array](), 0
-        for part in parts:
+        tensors = tuple(f"blk.{layer}.{part}.weight" for part in parts)
+        for part, tensor in zip(parts, tensors, strict=True):
             outputs: list[Array] = []
-            for chunk in float_chunks([self._source.rows(f"blk.{layer}.{part}.weight")]):
+            for chunk in float_chunks([self._source.rows(tensor)]):
                 outputs.append(x @ chunk.T)
                 squares += np.einsum("ij,ij->j", chunk, chunk)
                 rows += len(chunk)
@@ -63,13 +73,14 @@ class Forward:
             if part in self._config.biases:
                 product += vector(self._source, f"blk.{layer}.{part}.bias")
             products.append(product)
-        return products, np.sqrt(squares / rows)
+        return products, Reading(gain, tensors, _rms(x), np.sqrt(squares / rows))
 
-    def _add(self, layer: int, part: str, post_norm: str, x: Array) -> None:
-        (product,), _ = self._read(layer, x, (part,))
+    def _add(self, layer: int, part: str, post_norm: str, x: Array) -> Reading:
+        (product,), reading = self._read(layer, x, (part,))
         if self._config.post_norms:
             product = self._norm(product, f"blk.{layer}.{post_norm}.weight")
         self._x += product * np.float32(self._config.residual_scale)
+        return reading
 
     def _attend(self, n: int, q: Array, k: Array, v: Array) -> Array:
         """Causal attention of query heads in groups that share a key head. Returns [rows, heads * head size]."""

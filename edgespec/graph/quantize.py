@@ -32,7 +32,7 @@ class Rows:
     """Rows of a weight matrix, one per output, of `width` weights: `data` uint8 [rows, bytes per row], as stored.
 
     Checkpoints use GGUF's types F32, F16 and BF16. `name` is what a message calls them by. `factors` float32 [width],
-    if given, multiply the columns.
+    if given, multiply the columns. `energy` float32 [width], if given, is the mean square of what each multiplies.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Rows:
     data: NDArray[np.uint8]
     width: int
     factors: NDArray[np.float32] | None = None
+    energy: NDArray[np.float32] | None = None
 
     @classmethod
     def of(cls, tensor: Tensor, factors: NDArray[np.float32] | None = None) -> Rows:
@@ -60,8 +61,8 @@ def float_chunks(parts: Sequence[Rows]) -> Iterator[NDArray[np.float32]]:
 
     Raises: ModelError for an encoding that cannot be read, and for NaN or infinite weights.
     """
-    for part, raw in _raw_chunks(parts):
-        yield _dequantize(part, raw)
+    for part, raw in raw_chunks(parts):
+        yield dequantized(part, raw)
 
 
 def int8_chunks(parts: Sequence[Rows]) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
@@ -74,38 +75,45 @@ def int8_chunks(parts: Sequence[Rows]) -> Iterator[tuple[NDArray[np.uint8], NDAr
 
     Raises: ModelError as `float_chunks`, and for a width that is no multiple of 32.
     """
-    for part, raw in _raw_chunks(parts):
-        if part.width % BLOCK:
-            raise ModelError(
-                f"The rows of {part.name} have {part.width} weights, no multiple of {BLOCK}; use another model."
-            )
+    for part, raw in raw_chunks(parts):
+        require_blocks(part)
         trials = _TRIALS if part.factors is None else _TRIALS_WITHOUT_GRID
         exact = part.type == GGMLQuantizationType.Q8_0 and part.factors is None
-        packed, scales = _carry_q8_0(part, raw) if exact else _round(_dequantize(part, raw), trials)
+        packed, scales = _carry_q8_0(part, raw) if exact else _round(dequantized(part, raw), trials)
         yield packed.reshape(len(raw), -1), scales.reshape(len(raw), -1)
 
 
-def _raw_chunks(parts: Sequence[Rows]) -> Iterator[tuple[Rows, NDArray[np.uint8]]]:
+def require_blocks(part: Rows) -> None:
+    """Raises: ModelError for a width that is no multiple of 32."""
+    if part.width % BLOCK:
+        raise ModelError(
+            f"The rows of {part.name} have {part.width} weights, no multiple of {BLOCK}; use another model."
+        )
+
+
+def raw_chunks(parts: Sequence[Rows]) -> Iterator[tuple[Rows, NDArray[np.uint8]]]:
+    """The rows of `parts`, each with some rows' bytes as stored at a time."""
     for part in parts:
         step = max(1, _CHUNK // part.width)
         for start in range(0, len(part.data), step):
             yield part, part.data[start : start + step]
 
 
-def _dequantize(part: Rows, raw: NDArray[np.uint8]) -> NDArray[np.float32]:
+def dequantized(part: Rows, raw: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Some rows' bytes as float32 [rows, width]. Raises: ModelError as `float_chunks`."""
     try:
         with np.errstate(all="ignore"):  # a damaged scale is found below
             weights = dequantize(np.ascontiguousarray(raw), part.type)
     except NotImplementedError:
         raise ModelError(f"The type {part.type.name} of {part.name} cannot be read; use another GGUF file.") from None
-    _check_finite(part, weights)
+    check_finite(part, weights)
     return weights if part.factors is None else weights * part.factors
 
 
 def _carry_q8_0(part: Rows, raw: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     blocks = np.ascontiguousarray(raw).reshape(-1, 2 + BLOCK)
     scales = blocks[:, :2].copy().view("<f2").astype(np.float32)
-    _check_finite(part, scales)
+    check_finite(part, scales)
     return blocks[:, 2:] ^ np.uint8(0x80), scales  # two's complement with the top bit flipped is the value plus 128
 
 
@@ -115,19 +123,20 @@ def _round(weights: NDArray[np.float32], trials: int) -> tuple[NDArray[np.uint8]
     scales, least = largest / np.float32(_LIMIT), np.full_like(largest, np.inf)
     for end in range(_LIMIT, _LIMIT - trials, -1):
         tried = largest / np.float32(end)
-        off = blocks * _inverse(tried)[:, None]
+        off = blocks * inverse(tried)[:, None]
         off -= np.rint(off)
         error = np.einsum("ij,ij->i", off, off) / np.float32(end**2)  # relative to the largest weight
         better = error < least
         least[better], scales[better] = error[better], tried[better]
-    return (np.rint(blocks * _inverse(scales)[:, None]) + 128).astype(np.uint8), scales
+    return (np.rint(blocks * inverse(scales)[:, None]) + 128).astype(np.uint8), scales
 
 
-def _inverse(scales: NDArray[np.float32]) -> NDArray[np.float32]:
+def inverse(scales: NDArray[np.float32]) -> NDArray[np.float32]:
     """1 / scales, and 0 where that would overflow: blocks of zeros, or of next to nothing, become zeros."""
-    return np.divide(1, scales, out=np.zeros_like(scales), where=scales > np.finfo(np.float32).tiny)
+    return np.divide(1, scales, out=np.zeros_like(scales), where=np.abs(scales) > np.finfo(np.float32).tiny)
 
 
-def _check_finite(part: Rows, values: NDArray[np.float32]) -> None:
+def check_finite(part: Rows, values: NDArray[np.float32]) -> None:
+    """Raises: ModelError for NaN or infinity."""
     if not np.isfinite(values).all():
         raise ModelError(f"The tensor {part.name} holds NaN or infinite weights; fetch or copy the model again.")

@@ -17,7 +17,7 @@ from edgespec.errors import ModelError
 from edgespec.graph import convert_gguf
 from edgespec.graph.builder import GraphBuilder
 from edgespec.graph.decoder import DecoderGraph
-from edgespec.graph.equalize import ALPHA, channel_factors, passage_ids
+from edgespec.graph.equalize import ALPHA, Channels, measure_channels, passage_ids
 from edgespec.graph.formats import FORMATS, WeightsName
 from edgespec.graph.gguf_model import GGUFWeights, read_config
 from edgespec.graph.gguf_reader import GGUFFile
@@ -42,7 +42,7 @@ class Tapped(NumpyLlama):
 def factors_of(path: Path, layers: Sequence[int], ids: Sequence[int] = IDS) -> dict[str, NDArray[np.float32]]:
     file = GGUFFile(path)
     config = read_config(file)
-    return channel_factors(GGUFWeights(file, config), config, layers, ids, lambda _: None)
+    return measure_channels(GGUFWeights(file, config), config, layers, ids, lambda _: True, lambda _: None).factors
 
 
 def expected_factors(path: Path, layers: Sequence[int]) -> dict[str, Array]:
@@ -63,7 +63,7 @@ def build(path: Path, out: Path, weights: WeightsName, factors: Mapping[str, NDA
     out.mkdir()
     with GraphBuilder(out) as graph:
         config = read_config(file)
-        built = DecoderGraph(graph, GGUFWeights(file, config), config, FORMATS[weights], factors)
+        built = DecoderGraph(graph, GGUFWeights(file, config), config, FORMATS[weights], Channels(factors))
         built.build(range(len(config.layers)), lambda _: None)
         graph.save("llama")
     return Runner(out)
