@@ -18,6 +18,9 @@ from edgespec.graph.quantize import Rows
 from edgespec.graph.weights import WeightSource, vector
 
 _TO_THE_END: Final = np.iinfo(np.int64).max
+_RESIDUAL_UNIT: Final = 64.0
+"""What the sum of Gemma's layers is divided by where floats are float16, which ends at 65,504: the sum does not. All that
+is added has gone through the embedding's scale or a post-norm's gain, and the norms that read it mind no scale."""
 
 
 class DecoderGraph:
@@ -34,6 +37,7 @@ class DecoderGraph:
         """The channels of a norm are divided by their factors, and the columns that read them multiplied by them."""
         self._graph, self._source, self._config, self._weights = graph, source, config, weights
         self._factors, self._energies = channels.factors, channels.energies
+        self._unit = _RESIDUAL_UNIT if config.post_norms and graph.profile == "cuda" else 1.0
         self._attention = Attention(graph, config, self._linear, self._head_norm)
 
     def build(self, layers: Sequence[int], progress: Callable[[float], None]) -> None:
@@ -47,8 +51,9 @@ class DecoderGraph:
         self._attention.add_inputs(ids, [config.layers[source] for source in layers])
         table = self._source.rows("token_embd.weight")
         residual = self._weights.embed(graph, "embedding", ids, table)
-        residual = self._scaled("embedding.scaled", residual, config.embedding_scale)
-        x = self._norm("layers.0.attention_norm", "first_norm", residual, f"blk.{layers[0]}.attn_norm.weight")
+        residual = self._scaled("embedding.scaled", residual, config.embedding_scale / self._unit)
+        gain = self._gain("layers.0.attention_norm", f"blk.{layers[0]}.attn_norm.weight")
+        x = self._norm("first_norm", residual, gain, self._unit)
         progress(self._share(0, layers))
         for n, source in enumerate(layers):
             gain = f"blk.{source}.ffn_norm.weight"
@@ -82,9 +87,8 @@ class DecoderGraph:
         """Add what a block computed to the residual and norm the sum. Returns the normed sum, and the sum itself."""
         if self._config.post_norms:
             part = "post_attention_norm" if block == "attention" else "post_ffw_norm"
-            x = self._norm(
-                f"layers.{n}.{block}.post_norm", f"layers.{n}.{block}.normed", x, f"blk.{source}.{part}.weight"
-            )
+            name = f"layers.{n}.{block}.post_norm"
+            x = self._norm(f"{name}.output", x, self._gain(name, f"blk.{source}.{part}.weight", self._unit))
         x = self._scaled(f"layers.{n}.{block}.scaled", x, self._config.residual_scale)
         name = f"layers.{n}.ffn_norm" if block == "attention" else f"layers.{n}.next_norm"
         outputs = [f"{name}.output", "", "", f"{name}.sum"]
@@ -94,7 +98,7 @@ class DecoderGraph:
             name,
             outputs,
             MICROSOFT,
-            epsilon=self._config.rms_epsilon,
+            epsilon=self._config.rms_epsilon / self._unit**2,
         )
         return outputs[0], outputs[3]
 
@@ -135,18 +139,19 @@ class DecoderGraph:
         bias = self._graph.floats(f"{name}.bias", biases, [sum(sizes)])
         return self._graph.node("Add", [product, bias], f"{name}.biased")
 
-    def _norm(self, weight: str, name: str, x: str, gain: str) -> str:
-        scale = self._gain(weight, gain)
-        epsilon = self._config.rms_epsilon
-        return self._graph.node("SimplifiedLayerNormalization", [x, scale], name, epsilon=epsilon, axis=-1)
+    def _norm(self, name: str, x: str, gain: str, unit: float = 1.0) -> str:
+        """`unit`: what x was divided by."""
+        epsilon = self._config.rms_epsilon / unit**2
+        return self._graph.node("SimplifiedLayerNormalization", [x, gain], name, epsilon=epsilon, axis=-1)
 
     def _head_norm(self, name: str, x: str, gain: str) -> str:
-        return self._norm(f"{name}.gain", name, x, gain)
+        return self._norm(name, x, self._gain(f"{name}.gain", gain))
 
-    def _gain(self, name: str, source: str) -> str:
+    def _gain(self, name: str, source: str, unit: float = 1.0) -> str:
+        """The weights that a norm multiplies by, divided by `unit`."""
         values = vector(self._source, source) / self._factors.get(source, np.float32(1))
-        if source == "output_norm.weight":
-            values = values * np.float32(self._config.logit_scale)
+        scale = self._config.logit_scale if source == "output_norm.weight" else 1 / unit
+        values = values * np.float32(scale)
         return self._graph.floats(f"{name}.weight", [values], [len(values)])
 
     def _scaled(self, name: str, x: str, scale: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,13 @@ import pytest
 from checkpoints import SIZES, write_texts
 from numpy.typing import NDArray
 
+from edgespec.decoding.exactness import splits_agree
 from edgespec.graph import convert_checkpoint
+from edgespec.graph.checkpoint import CheckpointWeights
+from edgespec.graph.families import read_family
+from edgespec.graph.forward import Forward
+from edgespec.graph.settings import Settings
+from edgespec.model_folder import ModelFolder
 from edgespec.runtime.model import OnnxCausalLM
 
 torch: Any = pytest.importorskip("torch")
@@ -108,28 +115,71 @@ def build(name: str, folder: Path) -> Any:
     return model
 
 
-def reference(model: Any) -> NDArray[np.float32]:
+@dataclass(frozen=True)
+class Case:
+    """A checkpoint, and what transformers makes of IDS: logits, and the last layer's output behind the last norm."""
+
+    checkpoint: Path
+    logits: NDArray[np.float32]
+    hidden: NDArray[np.float32]
+
+    def graph(self, **options: Any) -> Path:
+        """The checkpoint converted."""
+        out = self.checkpoint.parent / "-".join(options.values())
+        if not out.exists():
+            convert_checkpoint(self.checkpoint, out, **options)
+        return out / "model.onnx"
+
+
+def open_graph(graph: Path, context_length: int = 128) -> OnnxCausalLM:
+    return OnnxCausalLM.open(graph, context_length=context_length, vocab_size=SIZES["vocab_size"])
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    folder = tmp_path_factory.mktemp("family")
+    model = build(request.param, folder / "checkpoint")
     with torch.no_grad():
-        return model(torch.tensor([IDS])).logits[0].float().numpy()
+        out = model(torch.tensor([IDS]), output_hidden_states=True)
+    return Case(folder / "checkpoint", out.logits[0].numpy(), out.hidden_states[-1][0].numpy())
 
 
-@pytest.fixture(params=FAMILIES)
-def converted(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[NDArray[np.float32], Path]:
-    """What transformers says of IDS, and a graph of the same weights."""
-    model = build(request.param, tmp_path / "checkpoint")
-    convert_checkpoint(tmp_path / "checkpoint", tmp_path / "out", weights="float32")
-    return reference(model), tmp_path / "out" / "model.onnx"
-
-
-def test_one_pass_and_steps_equal_transformers(converted: tuple[NDArray[np.float32], Path]) -> None:
-    expected, graph = converted
-    assert expected.std() > 0.3, "the reference is flat: nothing would be proven"
-    model = OnnxCausalLM.open(graph, context_length=128, vocab_size=SIZES["vocab_size"])
-    np.testing.assert_allclose(model.forward(IDS), expected, atol=1e-3)
+def test_one_pass_and_steps_equal_transformers(case: Case) -> None:
+    assert case.logits.std() > 0.3, "the reference is flat: nothing would be proven"
+    model = open_graph(case.graph(weights="float32"))
+    np.testing.assert_allclose(model.forward(IDS), case.logits, atol=1e-3)
     model.rewind(0)
     ends = [20, *range(21, 41), 45, len(IDS)]
     steps = [model.forward(IDS[start:end]).copy() for start, end in pairwise([0, *ends])]
-    np.testing.assert_allclose(np.concatenate(steps), expected, atol=1e-3)
+    np.testing.assert_allclose(np.concatenate(steps), case.logits, atol=1e-3)
+    model.rewind(17)
+    np.testing.assert_allclose(model.forward(IDS[17:]), case.logits[17:], atol=1e-3)
+
+
+def test_channels_are_evened_out_by_the_same_model(case: Case) -> None:
+    """The pass in NumPy that measures them ends where transformers does."""
+    config = read_family(Settings(ModelFolder.read(case.checkpoint).config, "config.json"))
+    weights = CheckpointWeights(case.checkpoint, config)
+    forward = Forward(weights, config, IDS)
+    assert len(list(forward.norms(range(len(config.layers))))) == 2 * len(config.layers)
+    np.testing.assert_allclose(forward._norm(forward._x, "output_norm.weight"), case.hidden, atol=1e-3)
+
+
+def test_int8_stays_close_and_exact(case: Case) -> None:
+    model = open_graph(case.graph(weights="int8"))
+    error = model.forward(IDS) - case.logits
+    assert np.square(error).mean() < 0.02 * case.logits.var()
+    model.rewind(0)
+    assert splits_agree(model)
+
+
+def test_half_precision_stays_close(case: Case) -> None:
+    """The graph for CUDA, on the CPU."""
+    model = open_graph(case.graph(weights="float32", profile="cuda"))
+    steps = [model.forward(IDS[start:end]).copy() for start, end in pairwise([0, 30, 31, 32, len(IDS)])]
+    assert np.square(np.concatenate(steps) - case.logits).mean() < 1e-4 * case.logits.var()
+    quantized = open_graph(case.graph(weights="int8", profile="cuda"))
+    assert np.square(quantized.forward(IDS) - case.logits).mean() < 0.02 * case.logits.var()
 
 
 def test_long_rope_goes_by_the_context_that_the_cache_has_room_for(tmp_path: Path) -> None:
@@ -137,9 +187,22 @@ def test_long_rope_goes_by_the_context_that_the_cache_has_room_for(tmp_path: Pat
     hugging_face = build("phi4 mini", tmp_path / "checkpoint")
     convert_checkpoint(tmp_path / "checkpoint", tmp_path / "out", weights="float32")
     with torch.no_grad():
-        short = hugging_face(torch.tensor([IDS[:32]])).logits[0].float().numpy()
+        short = hugging_face(torch.tensor([IDS[:32]])).logits[0].numpy()
     graph = tmp_path / "out" / "model.onnx"
-    model = OnnxCausalLM.open(graph, context_length=32, vocab_size=SIZES["vocab_size"])
-    np.testing.assert_allclose(model.forward(IDS[:32]), short, atol=1e-3)
-    longer = OnnxCausalLM.open(graph, context_length=33, vocab_size=SIZES["vocab_size"])
-    assert np.abs(longer.forward(IDS[:32]) - short).max() > 0.1
+    np.testing.assert_allclose(open_graph(graph, 32).forward(IDS[:32]), short, atol=1e-3)
+    assert np.abs(open_graph(graph, 33).forward(IDS[:32]) - short).max() > 0.1
+
+
+def test_a_sum_that_half_precision_cannot_hold_is_held_smaller(tmp_path: Path) -> None:
+    """Gemma's layers add up to more than float16 has."""
+    hugging_face = build("gemma3", tmp_path / "checkpoint")
+    for name, parameter in hugging_face.named_parameters():
+        if "post_" in name:
+            torch.nn.init.uniform_(parameter, 10000.0, 30000.0)
+    hugging_face.save_pretrained(tmp_path / "checkpoint")
+    convert_checkpoint(tmp_path / "checkpoint", tmp_path / "out", weights="float32", profile="cuda")
+    with torch.no_grad():
+        out = hugging_face(torch.tensor([IDS]), output_hidden_states=True)
+    assert out.hidden_states[-2].abs().max() > 1e5
+    expected, found = out.logits[0].numpy(), open_graph(tmp_path / "out" / "model.onnx").forward(IDS)
+    assert np.square(found - expected).mean() < 1e-3 * expected.var()
