@@ -1,8 +1,9 @@
-"""Time and memory that exporting takes: a checkpoint of Qwen3-1.7B's shape with random bfloat16 weights, streamed.
+"""What a larger model takes: a checkpoint of Qwen3-1.7B's shape with random weights is exported, loaded and run.
 
     python -m benchmarks.large_export [--weights int8] [--scratch DIRECTORY]
 
-Needs about 6 GB of disk. Memory is the largest resident set of the process that converts.
+Needs about 6 GB of disk. Memory is the largest resident set of the process that converts. V(rows), the time of a pass
+relative to that of one row at a context of 256, is the median of interleaved passes.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,6 +27,7 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
 from edgespec.graph import convert_checkpoint
+from edgespec.runtime.model import OnnxCausalLM
 
 SHAPE: Final[dict[str, Any]] = {
     "model_type": "qwen3",
@@ -43,6 +46,8 @@ SHAPE: Final[dict[str, Any]] = {
     "eos_token_id": 0,
 }
 _BYTES: Final = 1 << 24
+_CONTEXT: Final = 256
+_REPEATS: Final = 9
 
 
 def main() -> None:
@@ -67,7 +72,24 @@ def _convert(directory: Path, weights: Any) -> None:
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     size = (directory / "out" / "model.onnx.data").stat().st_size
-    print(f"{weights}: {seconds:.0f} s, {peak / 1e9:.2f} GB resident at most, {size / 1e9:.2f} GB written")
+    print(f"{weights}: {seconds:.0f} s, {peak / 1e9:.2f} GB resident at most, {size / 1e9:.2f} GB written", flush=True)
+    _run(directory / "out" / "model.onnx")
+
+
+def _run(graph: Path) -> None:
+    start = time.perf_counter()
+    model = OnnxCausalLM.open(graph, context_length=512, vocab_size=256)
+    print(f"loaded in {time.perf_counter() - start:.1f} s")
+    times: dict[int, list[float]] = {rows: [] for rows in range(1, 10)}
+    model.forward([1] * _CONTEXT, 2)
+    for rows in list(times) * _REPEATS:
+        model.rewind(_CONTEXT)
+        start = time.perf_counter()
+        model.forward([2] * rows)
+        times[rows].append(time.perf_counter() - start)
+    medians = {rows: statistics.median(taken) for rows, taken in times.items()}
+    shares = ", ".join(f"{median / medians[1]:.2f}" for median in medians.values())
+    print(f"one row {1000 * medians[1]:.0f} ms; V(1..9) {shares}")
 
 
 def _write(directory: Path) -> None:

@@ -19,8 +19,8 @@ from edgespec.graph.weights import WeightSource, vector
 
 _TO_THE_END: Final = np.iinfo(np.int64).max
 _RESIDUAL_UNIT: Final = 64.0
-"""What the sum of Gemma's layers is divided by where floats are float16, which ends at 65,504: the sum does not. All that
-is added has gone through the embedding's scale or a post-norm's gain, and the norms that read it mind no scale."""
+"""What the sum of Gemma's layers is divided by where floats are float16, which ends at 65,504; the sum does not. All
+that is added has gone through the embedding's scale or a post-norm's gain, and the norms that read it mind no scale."""
 
 
 class DecoderGraph:
