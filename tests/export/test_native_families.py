@@ -161,14 +161,13 @@ def test_channels_are_evened_out_by_the_same_model(case: Case) -> None:
     config = read_family(Settings(ModelFolder.read(case.checkpoint).config, "config.json"))
     weights = CheckpointWeights(case.checkpoint, config)
     forward = Forward(weights, config, IDS)
-    assert len(list(forward.norms(range(len(config.layers))))) == 2 * len(config.layers)
+    assert len(list(forward.readings(range(len(config.layers))))) == 4 * len(config.layers)
     np.testing.assert_allclose(forward._norm(forward._x, "output_norm.weight"), case.hidden, atol=1e-3)
 
 
 def test_int8_stays_close_and_exact(case: Case) -> None:
     model = open_graph(case.graph(weights="int8"))
-    error = model.forward(IDS) - case.logits
-    assert np.square(error).mean() < 0.02 * case.logits.var()
+    assert np.square(model.forward(IDS) - case.logits).mean() < 0.02 * case.logits.var()
     model.rewind(0)
     assert splits_agree(model)
 
