@@ -10,17 +10,19 @@ from pathlib import Path
 from edgespec.bundle import Bundle, ForeignBundle, Store, default_store
 from edgespec.bundle.catalog import load_catalog
 from edgespec.bundle.foreign import is_foreign, open_foreign
-from edgespec.chat.session import Chat, Settings
+from edgespec.chat.session import Chat, Settings, forget
 from edgespec.chat.template import ChatTemplate
 from edgespec.chat.tokenizer import Tokenizer
 from edgespec.decoding.calibrate import measure_costs
 from edgespec.decoding.controller import Controller
 from edgespec.decoding.costs import Costs
 from edgespec.decoding.drafters.draft_model import DraftModelDrafter
+from edgespec.decoding.drafters.history import HistoryDrafter
 from edgespec.decoding.drafters.ngram import NgramDrafter
 from edgespec.decoding.protocols import Drafter
 from edgespec.errors import ModelError, UsageError
 from edgespec.foreign_graph import draft_obstacle, exact_mode_holds
+from edgespec.history import History
 from edgespec.profile import Profiles, Tuned, profile_key, tuned_key
 from edgespec.runtime.device import DeviceChoice, likely_device
 from edgespec.runtime.model import OnnxCausalLM
@@ -54,6 +56,7 @@ def open_chat(
     draft: str | None = None,
     settings: Settings | None = None,
     resources: Resources | None = None,
+    history: Path | None = None,
     offline: bool = False,
     progress: Progress = lambda _stage, _fraction: None,
     notice: Notice = lambda _text: None,
@@ -63,8 +66,9 @@ def open_chat(
     model: a bundle's name or directory, or a folder or ONNX file that somebody else exported; None is the catalog's
     default. What the catalog names is fetched if it is missing, unless `offline` forbids it. draft: "ngram", "none", or
     such a model with the same tokenizer; None is what `edgespec tune` found, else what the catalog pairs the model
-    with, else "ngram". progress: hears (stage, fraction 0..1) of a fetch or check. notice: hears what a user should
-    know, a sentence each.
+    with, else "ngram". history: the directory where answers are kept for later drafts to be looked up in, while there
+    is a draft at all; None keeps nothing. progress: hears (stage, fraction 0..1) of a fetch or check. notice: hears
+    what a user should know, a sentence each.
 
     Raises: ModelError, DownloadError, ChecksumError, OutOfMemoryError, UsageError.
     """
@@ -80,9 +84,12 @@ def open_chat(
         draft, settings = _limit(bundle, target, draft, settings, notice)
     draft, settings = _tuned(tuned, draft, settings, store)
     draft = paired_draft(bundle, store) if draft is None else draft
-    policy = None
+    policy, remember = None, forget
     if draft != "none":
         drafters, drafts = _make_drafters(draft, bundle, tokenizer, store, target.context_length, resources, progress)
+        if history is not None:
+            earlier = History(history, bundle.tokenizer_sha256, bundle.vocab_size, notice)
+            drafters, remember = [HistoryDrafter(earlier.corpus), *drafters], earlier.remember
         costs = _costs(bundle, drafts, target, drafters, settings.longest_draft, store, progress)
         policy = Controller(drafters, costs, exact=settings.exact_mode, name=drafters[-1].name)
     return Chat(
@@ -94,6 +101,7 @@ def open_chat(
         settings,
         model=bundle.name,
         device=target.device.kind,
+        remember=remember,
     )
 
 

@@ -19,6 +19,15 @@ def models_directory() -> Path:
     return platformdirs.user_data_path("edgespec", appauthor=False) / "models"
 
 
+def data_directory() -> Path:
+    """Where what was said is kept: $EDGESPEC_HOME/data, else the platform's data directory."""
+    if home := _home():
+        return home / "data"
+    import platformdirs
+
+    return platformdirs.user_data_path("edgespec", appauthor=False)
+
+
 def state_directory() -> Path:
     """Where logs live: $EDGESPEC_HOME/state, else the platform's state directory."""
     if home := _home():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from threading import Event as Flag
@@ -27,6 +27,14 @@ MAX_TOKENS = 1024
 
 DRAFT_MAX = 8
 """The longest draft unless told otherwise."""
+
+
+Remember = Callable[[Sequence[int], int], None]
+"""Hears the tokens of a conversation when an answer is made, and where in them it starts."""
+
+
+def forget(_tokens: Sequence[int], _start: int) -> None:
+    """Remembers nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +71,7 @@ class Chat:
     """A conversation. One thread at a time sends; `stop` may come from any.
 
     model, draft, device: what runs, for whoever shows it; `draft` is None without one.
-    policy, settings: how answers are made; changed by `use`.
+    policy, settings: how answers are made; changed by `use`. remember: who hears of the answers, stopped ones too.
     messages: what was said. They may be edited between two turns: the cache keeps what they still share with it.
     """
 
@@ -78,11 +86,13 @@ class Chat:
         *,
         model: str,
         device: str,
+        remember: Remember = forget,
     ) -> None:
         self.model, self.device = model, device
         self.messages: list[Message] = []
         self._target = target
         self._tokenizer, self._template, self._eos_ids = tokenizer, template, eos_ids
+        self._remember = remember
         self.use(policy, settings)
         self._history: list[int] = []
         self._lone_from = sys.maxsize  # from here on the cache may stem from passes of one row
@@ -161,6 +171,7 @@ class Chat:
         try:
             yield from self._read(ids, turn)
             yield from self._write(turn)
+            self._remember(self._history, turn.prompt_tokens)
             yield self._answer(turn)
         finally:  # reached on every way out: an error, a stop, a closed iterator
             tokens = self._tokens(turn)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -15,6 +16,7 @@ from edgespec.bundle.catalog import load_catalog
 from edgespec.cli.output import note, progress
 from edgespec.decoding.exactness import splits_agree
 from edgespec.engine import Resources, find_bundle, open_model
+from edgespec.history import history_directory
 from edgespec.runtime.device import DeviceChoice
 from edgespec.runtime.session import default_threads, use_threads
 
@@ -36,6 +38,7 @@ def doctor_command(model: str | None, threads: int | None, device: DeviceChoice,
         "cores": default_threads(),
         "memory_available_mb": round(psutil.virtual_memory().available / 1e6),
         "models": str(default_store().root),
+        "history": _history(),
         **_probe(model, threads, device),
     }
     if as_json:
@@ -83,6 +86,20 @@ def _probe(model: str | None, threads: int | None, device: DeviceChoice) -> dict
     }
 
 
+def _history() -> dict[str, Any]:
+    """Where earlier answers are kept for drafts, and how much there is of them."""
+    directory = history_directory()
+    size = sum(path.stat().st_size for path in directory.glob("*") if path.is_file())
+    return {"directory": str(directory), "bytes": size}
+
+
+def _describe_history(found: dict[str, Any]) -> str:
+    if not found["bytes"]:
+        return f"no earlier answers are kept in {found['directory']}"
+    kilobytes = math.ceil(found["bytes"] / 1e3)
+    return f"{kilobytes} kB of earlier answers, for drafts, in {found['directory']}; deleting it forgets them"
+
+
 def _print(facts: dict[str, Any]) -> None:
     rows = [
         ("python", f"{facts['python']} on {facts['system']}"),
@@ -90,6 +107,7 @@ def _print(facts: dict[str, Any]) -> None:
         ("cores", str(facts["cores"])),
         ("memory", f"{facts['memory_available_mb']} MB available"),
         ("models", facts["models"]),
+        ("history", _describe_history(facts["history"])),
     ]
     if facts["model"]:
         holds = "holds: every split into passes gives the same bits" if facts["exact"] else "DOES NOT HOLD"

@@ -14,8 +14,10 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import click
+from click.core import ParameterSource
 
 from edgespec.cli.output import note
+from edgespec.cli.remembering import history_flag
 from edgespec.errors import EdgespecError
 
 _MODULES = {
@@ -68,13 +70,17 @@ class _LazyGroup(click.Group):
 
 @click.group(cls=_LazyGroup, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="edgespec", message="%(prog)s %(version)s")
+@history_flag
 @click.pass_context
-def edgespec(ctx: click.Context) -> None:
+def edgespec(ctx: click.Context, history: bool) -> None:
     """Chat with a language model on this machine. Without a command, opens the chat in the terminal."""
+    if ctx.invoked_subcommand and ctx.get_parameter_source("history") is ParameterSource.COMMANDLINE:
+        raise click.UsageError(f"--history and --no-history go behind `{ctx.invoked_subcommand}`", ctx)
     if ctx.invoked_subcommand is None:
+        from edgespec.history import history_directory
         from edgespec.tui.app import run_app
 
-        run_app()
+        run_app(history=history_directory() if history else None)
 
 
 def main() -> NoReturn:

@@ -19,8 +19,10 @@ from edgespec.chat.session import Chat
 from edgespec.chat.summary import summarize
 from edgespec.cli.options import generation_flags, read_resources, read_settings
 from edgespec.cli.output import note, progress
+from edgespec.cli.remembering import history_flag
 from edgespec.engine import open_chat
 from edgespec.errors import CancelledError, EdgespecError, UsageError
+from edgespec.history import history_directory
 
 
 @click.command("run")
@@ -28,6 +30,7 @@ from edgespec.errors import CancelledError, EdgespecError, UsageError
 @click.argument("prompt", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with the answer and its figures.")
 @generation_flags()
+@history_flag
 def run_command(model: str, prompt: str | None, as_json: bool, **flags: Any) -> None:
     """Answer PROMPT once; what comes on stdin precedes it. Without either, chat line by line."""
     settings, resources = read_settings(flags), read_resources(flags)
@@ -41,6 +44,7 @@ def run_command(model: str, prompt: str | None, as_json: bool, **flags: Any) -> 
             draft=flags["draft"],
             settings=settings,
             resources=resources,
+            history=history_directory() if flags["history"] else None,
             offline=flags["offline"],
             progress=show,
             notice=note,

@@ -17,6 +17,7 @@ from edgespec.decoding import verify as verify_module
 from edgespec.decoding.controller import Controller
 from edgespec.decoding.drafters import draft_model
 from edgespec.decoding.drafters.draft_model import DraftModelDrafter
+from edgespec.decoding.drafters.history import Corpus, HistoryDrafter
 from edgespec.decoding.drafters.ngram import NgramDrafter
 from edgespec.decoding.protocols import Draft, Drafter, Logits, Worth, always
 from edgespec.decoding.rounds import generate
@@ -44,9 +45,19 @@ def hostile() -> ChosenDrafter:
     return ChosenDrafter(lambda text: int(TARGET[text[-2], text[-1]].argmin()))
 
 
+def history() -> HistoryDrafter:
+    """Proposes what another text says, which is right by chance."""
+    corpus = Corpus(256)
+    corpus.append(np.random.default_rng(4).integers(0, VOCAB, 200).tolist())
+    return HistoryDrafter(corpus)
+
+
+EARLIER = history()
+
 DRAFTERS: dict[str, MakeDrafter] = {
     "none": lambda: None,
     "ngram": lambda: NgramDrafter(64),
+    "history": lambda: EARLIER,
     "sampled": lambda: DraftModelDrafter(TableModel(OTHER)),
     "chosen": lambda: ChosenDrafter(lambda text: likeliest(OTHER, text)),
     "hostile": hostile,
