@@ -85,21 +85,22 @@ WRITER = """
 import sys
 from pathlib import Path
 from edgespec import history
-history._MOST_BYTES, history._LATEST = 4 * 4000, 3000
+history._MOST_BYTES, history._LATEST = 4 * int(sys.argv[4]), 3000
 mine = history.History(Path(sys.argv[1]), sys.argv[2], 1000)
 for n in range(300):
     mine.remember([int(sys.argv[3])] * 9, 0)
 """
 
 
-def test_two_programs_at_once_tear_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("most", [4000, 10**6], ids=["rewritten now and then", "long enough for all"])
+def test_two_programs_at_once_tear_nothing(tmp_path: Path, most: int) -> None:
     command = [sys.executable, "-c", WRITER, str(tmp_path), SHA]
-    running = [subprocess.Popen([*command, str(n)]) for n in (5, 6)]
+    running = [subprocess.Popen([*command, str(n), str(most)]) for n in (5, 6)]
     assert [p.wait(60) for p in running] == [0, 0]
     found = np.fromfile(opened(tmp_path).path, "<i4")
     texts = [t.tolist() for t in np.split(found, np.flatnonzero(found == BREAK) + 1)]
     assert all(t in ([5] * 9 + [BREAK], [6] * 9 + [BREAK]) for t in texts[1:-1])
-    assert len(texts) > 300
+    assert len(texts) > 300 if most == 4000 else len(texts) == 601  # nothing stands behind the last
 
 
 def test_a_full_disk_keeps_what_was_there_and_is_told_once(tmp_path: Path) -> None:
