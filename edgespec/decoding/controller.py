@@ -7,7 +7,8 @@ estimated from the rounds themselves, and is never under that of plain decoding.
 
 The chance of a proposal is learnt by what its drafter says of it (its evidence: the length of a match, the confidence
 of a distribution) and, for drafters that cost something before they say anything, by the position in the draft. What
-does not pay is tried again now and then. Whatever goes wrong, an account bounds what is lost against plain decoding.
+is little known is hoped for, so that it gets tried. Whatever goes wrong, an account bounds what is lost against plain
+decoding.
 
 All that is believed comes from rounds and the times they carry: the same rounds give the same choices.
 """
@@ -15,7 +16,7 @@ All that is believed comes from rounds and the times they carry: the same rounds
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from edgespec.decoding.costs import Costs, LiveCosts
 from edgespec.decoding.protocols import Draft, Drafter
@@ -30,13 +31,17 @@ _STAY = 16.0
 """Rounds over which the reading of what a drafter missed is spread: one that pays is used for more than a round."""
 _SWITCH = 0.02
 """Tokens by which a costly drafter has to be better, unless it was chosen in the round before."""
-_USUAL = 0.7
-"""Acceptance expected of a costly drafter before it has been tried: enough to try it."""
-_TRIAL = 2
-"""Tokens of the longest draft that is made only to see how it goes."""
+_KNOWN = 32.0
+"""Tries that what is usual for a class of evidence is worth."""
+_USUAL, _UNKNOWN = 0.7, 4.0
+"""Acceptance expected of a costly drafter at any position, enough to try it, and the tries that this is worth."""
+_BASELINE = 64
+"""Rounds without a plain one among them after which one is plain: others are compared with it."""
 _LOSS = 4.0
 _REFILL = 0.01
 """What may be lost against plain decoding: so many of its passes, and this share of all rounds."""
+_SAVED = 16.0
+"""Passes. What was gained before may be lost again, but no more of it than this."""
 _STALLED = 20.0
 """Passes. No round costs the account more: what took longer was the machine, not the draft."""
 
@@ -46,8 +51,8 @@ class _Arm:
 
     def __init__(self, drafter: Drafter, k_max: int) -> None:
         self.drafter, self.name, self.upfront = drafter, drafter.name, drafter.upfront
-        self.by_evidence = [Acceptance(usual) for usual in drafter.usual]
-        self.by_position = [Acceptance(_USUAL) for _ in range(k_max)]
+        self.by_evidence = [Acceptance(usual, _KNOWN) for usual in drafter.usual]
+        self.by_position = [Acceptance(_USUAL, _UNKNOWN) for _ in range(k_max)]
 
     def learn(self, evidence: Sequence[int], tested: int, accepted: int) -> None:
         for i in range(tested):
@@ -61,7 +66,7 @@ class _Offer:
 
     made: its draft, if it was made upfront. lag: tokens that it has to read first. first: how often its first proposal
     is accepted. k: the draft length that is worth most. tokens, ms: expected with it. value: tokens less what the time
-    is worth. trial: whether it is only worth it if the arm does better than before.
+    is worth.
     """
 
     arm: _Arm
@@ -71,8 +76,7 @@ class _Offer:
     k: int = 0
     tokens: float = 1.0
     ms: float = 0.0
-    value: float = field(default=float("-inf"))
-    trial: bool = False
+    value: float = float("-inf")
 
 
 class Controller:
@@ -92,6 +96,7 @@ class Controller:
         self._tokens, self._ms = _PLAIN_ROUNDS, _PLAIN_ROUNDS * self._passes[0]
         self._rate = self._tokens / self._ms
         self._account = 0.0
+        self._since_plain = _BASELINE - 4  # soon
         self._chosen: _Offer | None = None
         self._evidence: tuple[int, ...] = ()
 
@@ -102,28 +107,33 @@ class Controller:
         k = min(k, self._k_max)
         offers = [offer for arm in self._arms if (offer := self._offer(arm, history, k, sampler))]
         best = max(offers, key=self._preference, default=None)
-        chosen = best if best is not None and self._pays(best) else None
+        pays = best is not None and self._preference(best) > self._plain
+        note = self._objection() if pays else ""
+        chosen = best if pays and not note else None
         for offer in offers:
             if offer is not chosen:
                 offer.first.let_pass()
         self._chosen = chosen
         if chosen is None:
-            return Draft(choice=Choice("plain", 1.0, 1.0, None if best is None else self._choice(best)))
+            return Draft(choice=Choice("plain", 1.0, 1.0, None if best is None else self._choice(best), note))
         draft = self._draft(chosen, history, k, sampler)
         self._evidence = draft.evidence
         return draft
 
     def observe(self, done: Round) -> None:
         plain, chosen = self._passes[0], self._chosen
-        self._costs.saw_pass(self._length, len(done.proposed) + 1, done.verify_ms)
-        spent = min((done.draft_ms + done.verify_ms) / self._costs.pace, _STALLED * plain)
-        self._tokens = self._tokens * _KEEP + len(done.tokens)
-        self._ms = self._ms * _KEEP + spent
+        rows = len(done.proposed) + 1
+        spent = self._passes[rows - 1]  # what such a pass takes, rather than what this one took: clocks are noisy
+        self._costs.saw_pass(self._length, rows, done.verify_ms)
         if chosen is not None:
-            self._account = min(self._account + len(done.tokens) - spent / plain, 0.0)
+            spent += min(done.draft_ms / self._costs.pace, _STALLED * plain)
+            self._account += len(done.tokens) - spent / plain
             chosen.arm.learn(self._evidence, done.tested, done.accepted)
             self._costs.saw_draft(chosen.arm.name, len(done.proposed), chosen.lag, done.draft_ms)
-        self._account = min(self._account + _REFILL, 0.0)
+        self._account = min(self._account + _REFILL, _SAVED)
+        self._since_plain = self._since_plain + 1 if done.proposed else 0
+        self._tokens = self._tokens * _KEEP + len(done.tokens)
+        self._ms = self._ms * _KEEP + spent
 
     def rewind(self, length: int) -> None:
         for arm in self._arms:
@@ -136,14 +146,11 @@ class Controller:
             if not made.tokens:
                 return None
             offer = _Offer(arm, made, 0, arm.by_evidence[made.evidence[0]])
-            chances = [arm.by_evidence[e].mean for e in made.evidence]
+            chances = [arm.by_evidence[e].chance for e in made.evidence]
         else:
             offer = _Offer(arm, Draft(), arm.drafter.lag(len(history)), arm.by_position[0])
-            chances = [a.mean for a in arm.by_position[:k]]
+            chances = [a.chance for a in arm.by_position[:k]]
         self._weigh(offer, chances)
-        if offer.first.due and offer.value <= self._plain:
-            offer.trial = True
-            self._weigh(offer, [max(c, offer.first.hoped) for c in chances[:_TRIAL]])
         return offer
 
     def _weigh(self, offer: _Offer, chances: Sequence[float]) -> None:
@@ -167,15 +174,16 @@ class Controller:
         same = self._chosen is not None and self._chosen.arm is offer.arm
         return offer.value - (0.0 if same or offer.arm.upfront else _SWITCH)
 
-    def _pays(self, offer: _Offer) -> bool:
-        return self._preference(offer) > self._plain and self._account > -_LOSS
+    def _objection(self) -> str:
+        """Why a round is plain although a draft seems to pay."""
+        if self._since_plain >= _BASELINE:
+            return "a pass to compare others with"
+        return "" if self._account > -_LOSS else "drafts lost too much of late"
 
     def _draft(self, offer: _Offer, history: Sequence[int], room: int, sampler: Sampler) -> Draft:
         made, k = offer.made, offer.k
         if not offer.arm.upfront:
-            # Longer than planned if the drafter turns out to be sure of itself, but not longer than there is room.
-            longest = k if offer.trial else room
-            made = offer.arm.drafter.propose(history, longest, sampler, lambda evidence: self._worth(offer, evidence))
+            made = offer.arm.drafter.propose(history, room, sampler, lambda evidence: self._worth(offer, evidence))
             k = len(made.tokens)
         return Draft(made.tokens[:k], made.probs, made.evidence[:k], self._choice(offer))
 
@@ -184,14 +192,14 @@ class Controller:
         name, made = offer.arm.name, len(evidence)
         survival, gain = 1.0, 0.0
         for e in evidence:
-            survival *= offer.arm.by_evidence[e].mean
+            survival *= offer.arm.by_evidence[e].chance
         token = self._costs.draft(name, 1) - self._costs.draft(name, 0)
         for k in range(made + 1, self._k_max + 1):
-            survival *= offer.arm.by_position[k - 1].mean
+            survival *= offer.arm.by_position[k - 1].chance
             gain += survival
             if gain > self._rate * (self._passes[k] - self._passes[made] + token * (k - made)):
                 return True
         return False
 
     def _choice(self, offer: _Offer) -> Choice:
-        return Choice(offer.arm.name, offer.tokens, offer.ms / self._passes[0], trial=offer.trial)
+        return Choice(offer.arm.name, offer.tokens, offer.ms / self._passes[0])

@@ -8,11 +8,15 @@ from typing import Any
 
 from edgespec.errors import UsageError
 
-_DRIFT = 0.1
-_RESIDUAL = 0.03
-_DRAFT_RESIDUAL = 0.1
-"""How much of a new observation is believed: of the machine's pace as a whole, of what one row count takes beside that,
-and of what a drafter takes."""
+_PACE = 0.1
+_PLAIN = 0.3
+_SHARE = 0.1
+"""How much of a new observation is believed: of any pass, of how quick the machine is just now; of a plain pass, of
+what others are compared with; and of what those take beside it."""
+_SHARED = 0.05
+"""What it says of passes with other numbers of rows: what makes one dear makes others dear too."""
+_COMPARABLE = 8
+"""Passes behind a plain one that are compared with it: later the machine may be quicker or slower."""
 _OUTLIER = 3.0
 """A time further off than this factor says that the machine did something else meanwhile."""
 _GRAIN = 64
@@ -83,6 +87,7 @@ class LiveCosts:
         self._measured, self._exact = measured, exact
         self.pace = 1.0
         """How much slower the machine is now than when it was measured."""
+        self._plain, self._since_plain = 1.0, _COMPARABLE
         self._rows = [1.0] * (measured.k_max + 1)
         self._drafts = dict.fromkeys(measured.drafts, 1.0)
         self._grain = -1
@@ -105,14 +110,21 @@ class LiveCosts:
         if rows > len(self._rows):
             return
         ratio = self._ratio(ms, self.passes(length)[rows - 1])
-        self.pace += _DRIFT * (ratio - self.pace)
-        self._rows[rows - 1] *= 1.0 + _RESIDUAL * (ratio / self.pace - 1.0)
-        self._grain = -1
+        self.pace += _PACE * (ratio - self.pace)
+        if rows == 1:
+            self._plain += _PLAIN * (ratio - self._plain)
+            self._since_plain = 0
+        elif self._since_plain < _COMPARABLE:
+            self._since_plain += 1
+            off = ratio / self._plain - 1.0
+            for i in range(1, len(self._rows)):
+                self._rows[i] *= 1.0 + (_SHARE if i == rows - 1 else _SHARED) * off
+            self._grain = -1
 
     def saw_draft(self, name: str, k: int, lag: int, ms: float) -> None:
         expected = self.draft(name, k, lag)
         if expected > 0.0:
-            self._drafts[name] *= 1.0 + _DRAFT_RESIDUAL * (self._ratio(ms, expected) / self.pace - 1.0)
+            self._drafts[name] *= 1.0 + _SHARE * (self._ratio(ms, expected) / self.pace - 1.0)
 
     def _ratio(self, ms: float, expected: float) -> float:
         return min(max(ms / expected, self.pace / _OUTLIER), self.pace * _OUTLIER)

@@ -26,17 +26,17 @@ class Choice:
     tokens: float
     cost: float
     instead: Choice | None = None
-    trial: bool = False
+    note: str = ""
 
     @property
     def reason(self) -> str:
         """Why, in a few words."""
-        if self.trial:
-            return f"{self.arm}: tried again"
         if self.arm != "plain":
             return f"{self.arm}: {self.tokens:.1f} tokens expected for {self.cost:.1f} passes"
         if self.instead is None:
             return "plain: nothing to propose"
+        if self.note:
+            return f"plain: {self.note}"
         gain, cost = self.instead.tokens - 1.0, self.instead.cost - 1.0
         return f"plain: {self.instead.arm} would add {gain:.2f} tokens for {cost:.2f} passes"
 

@@ -2,44 +2,44 @@
 
 from __future__ import annotations
 
-_KEEP = 0.98
+from math import sqrt
+
+_KEEP = 0.97
 """How much of what was learnt is left after another try."""
-_PRIOR_TRIES = 4.0
-"""What is usual is believed as much as so many tries."""
-_FIRST_WAIT, _LONGEST_WAIT = 16, 1024
-"""Chances to propose that are let pass before what did not pay is tried again; doubled each time it fails again."""
-_HOPE = 0.6
-"""What is believed, at least, of something that is tried again."""
+_FADE = 0.01
+"""How much of it is forgotten with a chance that was not taken."""
+_HOPE = 0.2
+"""Standard errors by which what is little known is believed to be better than it looks."""
 
 
 class Acceptance:
-    """A Bernoulli mean that starts at what is usual and forgets slowly. What does not pay is not proposed, and so
-    nothing would ever be learnt about it again: it gets another try now and then, ever more seldom."""
+    """The chance of a Bernoulli trial that changes: a mean that begins at what is usual, and forgets. usual: believed
+    as much as `known` tries.
 
-    __slots__ = ("_hits", "_passed", "_tries", "_wait", "mean")
+    Who goes by the mean alone never learns that what he gave up got better. So `chance` is optimistic, and the more so
+    the less is known (upper confidence bounds, discounted: Garivier & Moulines 2011, arXiv:0805.3415); and while it is
+    not tried, what was learnt gives way to what is usual.
+    """
 
-    def __init__(self, usual: float) -> None:
-        self._hits, self._tries = usual * _PRIOR_TRIES, _PRIOR_TRIES
-        self._passed, self._wait = 0, _FIRST_WAIT
-        self.mean = usual
+    __slots__ = ("_hits", "_known", "_tries", "_usual", "chance")
+
+    def __init__(self, usual: float, known: float) -> None:
+        self._usual, self._known = usual, known
+        self._hits, self._tries = usual * known, known
+        self.chance = 0.0
+        self._weigh()
 
     def update(self, hit: bool) -> None:
         self._hits = self._hits * _KEEP + hit
         self._tries = self._tries * _KEEP + 1.0
-        self.mean = self._hits / self._tries
-        if self._passed >= self._wait:
-            self._passed = 0
-            self._wait = _FIRST_WAIT if hit else min(2 * self._wait, _LONGEST_WAIT)
+        self._weigh()
 
     def let_pass(self) -> None:
         """It could have been proposed, and was not."""
-        self._passed += 1
+        self._hits += (self._usual * self._known - self._hits) * _FADE
+        self._tries += (self._known - self._tries) * _FADE
+        self._weigh()
 
-    @property
-    def due(self) -> bool:
-        """Whether it is time for another try."""
-        return self._passed >= self._wait
-
-    @property
-    def hoped(self) -> float:
-        return max(self.mean, _HOPE)
+    def _weigh(self) -> None:
+        mean = self._hits / self._tries
+        self.chance = min(mean + _HOPE * sqrt(mean * (1.0 - mean) / self._tries), 1.0)

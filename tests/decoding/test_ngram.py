@@ -51,11 +51,30 @@ def test_proposals_are_chosen_not_sampled() -> None:
     assert NgramDrafter(CONTEXT).propose([1, 2, 3, 1, 2, 3], 4, GREEDY).probs is None
 
 
+def evidence(history: Sequence[int], k: int = 3) -> list[tuple[int, str]]:
+    """For each proposal, how many tokens agree before it, and what other places say."""
+    found = NgramDrafter(CONTEXT).propose(history, k, GREEDY).evidence
+    return [(e // 3 + 1, ("disagree", "alone", "agree")[e % 3]) for e in found]
+
+
 def test_the_evidence_is_how_far_back_the_match_agrees() -> None:
     for n in range(1, MAX_MATCH + 2):
-        history = [*range(9, 9 + n), 0, *range(9, 9 + n)]
-        draft = NgramDrafter(CONTEXT).propose(history, 4, GREEDY)
-        assert draft.evidence == tuple(min(n + i, MAX_MATCH) - 1 for i in range(4))
+        history = [*range(9, 9 + n), 0, 1, 2, *range(9, 9 + n)]
+        assert evidence(history) == [(min(n + i, MAX_MATCH), "alone") for i in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("history", "said"),
+    [
+        ([1, 2, 7, 5, 6, 1, 2, 7, 5, 8, 1, 2], ["agree", "agree", "disagree"]),  # until they part
+        ([1, 2, 7, 5, 6, 1, 2, 7, 9, 6, 1, 2], ["agree", "disagree", "alone"]),  # and then they are not asked any more
+        ([1, 2, 4, 1, 2, 3, 1, 2], ["disagree", "alone", "alone"]),
+        ([3, 2, 7, 0, 4, 1, 2, 7, 0, 5, 1, 2], ["agree", "agree", "disagree"]),  # one with a shorter match
+        ([3, 2, 8, 0, 4, 1, 2, 7, 0, 5, 1, 2], ["disagree", "alone", "alone"]),
+    ],
+)
+def test_the_evidence_is_whether_other_places_go_on_alike(history: list[int], said: list[str]) -> None:
+    assert [what for _, what in evidence(history)] == said
 
 
 def test_a_rewound_history_that_goes_on_otherwise_is_forgotten() -> None:
