@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -26,7 +26,7 @@ OWN_MIN_AGREEMENT = 0.90
 """A model that the catalog has pinned by its hash must come out as good as it was when it was added; any other must be
 usable."""
 
-_FORMATS: tuple[WeightsName, ...] = ("int8",)
+_FORMATS: tuple[WeightsName, ...] = ("int4", "mixed", "int8")
 """From the smallest to the one that keeps most."""
 
 # A 4-bit weight of a GGUF file takes 8.5 bits in the bundle and 32 in the float32 reference. A checkpoint's have 16.
@@ -68,11 +68,9 @@ class Converter(Protocol):
     ) -> Converted: ...
 
 
-class Inspect(Protocol):
-    """Looks at a bundle's files before they are one; `reference` has the same model in float32. Raises ModelError for
-    what may not be kept."""
-
-    def __call__(self, source: Path, files: Path, reference: Path, made: Converted, progress: Progress) -> Checks: ...
+Inspect = Callable[[Path, Path, Path, "Converted", Progress], Checks]
+"""Looks at a bundle before it is one: takes the source, the bundle's files, the same model in float32, what was
+converted, and progress. Raises ModelError for what may not be kept."""
 
 
 def convert(
@@ -102,12 +100,21 @@ class Tools:
     force: bool = False
     draft: str | None = None
 
+    def made(self, bundle: Bundle) -> bool:
+        """Whether `bundle` has what these find out."""
+        found = bundle.manifest
+        return (self.inspect is None or found.checks is not None) and self.draft in (None, found.draft)
 
-def space_needed(wanted: Wanted, size: int, *, checkpoint: bool) -> int:
-    """Bytes that `make` writes for a GGUF file or a checkpoint of `size` bytes, at most."""
+    def weights_made(self, bundle: Bundle) -> bool:
+        """Whether the weights of `bundle` are of the format asked for; a recipe begins with its name."""
+        return self.inspect is None or bundle.manifest.recipe.startswith(self.weights)
+
+
+def space_needed(size: int, *, checkpoint: bool, measured: bool) -> int:
+    """Bytes that `make` writes for a GGUF file or a checkpoint of `size` bytes, at most; more if it is `measured`."""
     if checkpoint:
-        return size * (_SPACE_PER_CHECKPOINT_BYTE if wanted.keep_layers else _SPACE_WITH_CHECKPOINT_REFERENCE)
-    return size * (_SPACE_PER_GGUF_BYTE if wanted.keep_layers else _SPACE_WITH_GGUF_REFERENCE)
+        return size * (_SPACE_WITH_CHECKPOINT_REFERENCE if measured else _SPACE_PER_CHECKPOINT_BYTE)
+    return size * (_SPACE_WITH_GGUF_REFERENCE if measured else _SPACE_PER_GGUF_BYTE)
 
 
 def make(wanted: Wanted, path: Path, tools: Tools, staging: Staging, progress: Progress) -> Bundle:
@@ -117,7 +124,7 @@ def make(wanted: Wanted, path: Path, tools: Tools, staging: Staging, progress: P
     Raises: ModelError if it cannot be converted or comes out worse than it may, DownloadError if the disk is too small.
     """
     size = sum(file.stat().st_size for file in path.glob("*.safetensors")) if path.is_dir() else path.stat().st_size
-    require_space(staging.scratch, space_needed(wanted, size, checkpoint=path.is_dir()))
+    require_space(staging.scratch, space_needed(size, checkpoint=path.is_dir(), measured=wanted.keep_layers is None))
     making = _Making(wanted, path, tools, staging, progress)
     made = making.convert("converted", staging.files, tools.weights, progress)
     quality = checks = None

@@ -92,7 +92,7 @@ def work_name(origin: WheelSource | HubModel | Path) -> str | None:
     """The name of the work on a large model, which is kept when it is broken off; None for a small one."""
     if isinstance(origin, HubModel):
         return origin.repository.replace("/", "--")[:100]
-    return None
+    return f"folder--{_as_name(origin.name)}"[:100] if isinstance(origin, Path) and origin.is_dir() else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,21 +146,21 @@ class _Pulling:
             source = bundle.manifest.source
             wanted = Wanted(name, Source("hub", reference, source.revision, source.sha256), keep_layers=layers)
             same = source == wanted.source and wanted.made(bundle)
-            if same and (self.offline or source.revision == origin.revision):
+            if same and self.tools.made(bundle) and (self.offline or source.revision == origin.revision):
                 return bundle
         if self.offline:
             raise _needs_network(reference)
         return None
 
     def _present(self, wanted: Wanted) -> Bundle | None:
-        """The bundle if the store has it whole, every hash computed now; None if it is missing, damaged, or was made
-        from an earlier commit of the same repository."""
+        """The bundle if the store has it whole, every hash computed now; None if it is missing, damaged, lacks what
+        the tools find out, or was made from an earlier commit of the same repository."""
         try:
             bundle = self.store.verify(wanted.name, self.progress)
         except (ModelError, ChecksumError):
             return None
-        if wanted.made(bundle):
-            return bundle
+        if wanted.made(bundle) and self.tools.weights_made(bundle):
+            return bundle if self.tools.made(bundle) else None
         source = bundle.manifest.source
         if source.kind == wanted.source.kind == "hub" and source.reference == wanted.source.reference:
             return None
@@ -176,7 +176,7 @@ class _Pulling:
                 return fetch_member(origin, staging.scratch, self.progress)
             case HubModel():
                 fetched = staging.scratch / "fetched"
-                needed = space_needed(wanted, origin.size, checkpoint=not origin.is_gguf)
+                needed = space_needed(origin.size, checkpoint=not origin.is_gguf, measured=wanted.keep_layers is None)
                 require_space(staging.scratch, missing_bytes(origin, fetched) + needed)
                 fetch_files(origin, fetched, self.progress)
                 return fetched / origin.files[0].name if origin.is_gguf else fetched

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
+from pathlib import Path
 
 import pytest
+from fake_hub import FakeHub, serving
 from hypothesis import settings
 
-from edgespec.bundle import Bundle, default_store
+from edgespec.bundle import Bundle, default_store, hub_download
 from edgespec.pull import parse_layers, pull
 
 os.environ["EDGESPEC_HISTORY"] = "0"  # what a test says is nobody's to keep, and must not change the next one's drafts
@@ -31,3 +34,19 @@ def default_bundle() -> Bundle:
 def skip_bundle(default_bundle: Bundle) -> Bundle:
     """Some of the default model's own layers, as a draft for it."""
     return pull(default_bundle.name, default_store(), keep_layers=parse_layers(SKIPPING))
+
+
+@pytest.fixture
+def loopback_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Generator[FakeHub]:
+    """The Hub, for this process and its children: a server on this machine, and nobody logged in."""
+    with serving(FakeHub()) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+        monkeypatch.setenv("NO_PROXY", "*")
+        for name in ("HF_TOKEN", "HF_HUB_OFFLINE"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no token"))
+        monkeypatch.setattr(hub_download, "CHUNK", 10_000)
+        # Attempts on a connection that broke off are a second apart.
+        monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)
+        yield hub

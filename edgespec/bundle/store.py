@@ -147,6 +147,10 @@ class Store:
                 ) from error
             yield Staging(self, files, scratch)
 
+    def work_directory(self, name: str) -> Path:
+        """Where `staging(resume=name)` keeps what is needed on the way."""
+        return self.root / f"{_RESUMABLE}{name}" / "scratch"
+
     def _given_up(self) -> list[Path]:
         """Resumable work that a bundle was made of, or that nobody went on with."""
         oldest = time.time() - _KEPT_SECONDS

@@ -85,8 +85,7 @@ def show_command(name: str, as_json: bool) -> None:
     if as_json:
         _print_json(_describe(bundle))
         return
-    for key, value in _facts(bundle):
-        click.echo(f"{key:<14}{clean(value)}")
+    print_facts(facts(bundle))
 
 
 @click.command("rm")
@@ -147,7 +146,14 @@ def _row(bundle: Bundle) -> tuple[str, ...]:
     )
 
 
-def _facts(bundle: Bundle) -> list[tuple[str, str]]:
+def print_facts(found: Sequence[tuple[str, str]]) -> None:
+    """Print them one a line, as `show` does."""
+    for key, value in found:
+        click.echo(f"{key:<14}{clean(value)}")
+
+
+def facts(bundle: Bundle) -> list[tuple[str, str]]:
+    """What `show` says of a model: names and values."""
     manifest, quality = bundle.manifest, bundle.manifest.quality
     return [
         ("name", manifest.name),

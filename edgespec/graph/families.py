@@ -37,8 +37,8 @@ def read_family(settings: Settings) -> DecoderConfig:
     family = settings.text("model_type")
     if family not in _FAMILIES:
         raise ModelError(
-            f"{settings.where} describes a model of the family {shown(family)}; without PyTorch only "
-            f"{', '.join(_FAMILIES)} can be converted, so choose one of those."
+            f"{settings.where} describes a model of the family {shown(family)}, and edgespec has graphs of its own for "
+            f"{', '.join(_FAMILIES)}; `python -m export hf` takes others, with PyTorch and Optimum."
         )
     for key in _CHANGES_THE_MODEL:
         if settings.values.get(key):

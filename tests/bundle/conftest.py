@@ -8,10 +8,9 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
-from fake_hub import FakeHub, serving
 from sample_bundles import FILES, describe
 
-from edgespec.bundle import Bundle, Store, hub_download
+from edgespec.bundle import Bundle, Store
 
 
 @pytest.fixture
@@ -30,22 +29,6 @@ def make_bundle(store: Store) -> Callable[..., Bundle]:
             return staging.commit(describe(name, staging.files, tuple(files)))
 
     return make
-
-
-@pytest.fixture
-def loopback_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Generator[FakeHub]:
-    """The Hub, for this process and its children: a server on this machine, and nobody logged in."""
-    with serving(FakeHub()) as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-        monkeypatch.setenv("NO_PROXY", "*")
-        for name in ("HF_TOKEN", "HF_HUB_OFFLINE"):
-            monkeypatch.delenv(name, raising=False)
-        monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no token"))
-        monkeypatch.setattr(hub_download, "CHUNK", 10_000)
-        # Attempts on a connection that broke off are a second apart.
-        monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)
-        yield hub
 
 
 @pytest.fixture

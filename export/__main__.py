@@ -1,0 +1,114 @@
+"""`python -m export`: Hugging Face models to bundles, with what needs PyTorch at hand. Exit codes as edgespec's."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from typing import Literal, cast
+
+import click
+
+from edgespec.bundle import Bundle, default_store
+from edgespec.bundle.hub_download import format_bytes
+from edgespec.cli.main import run
+from edgespec.cli.models import facts, print_facts
+from edgespec.cli.output import note, progress
+from edgespec.errors import UsageError
+from export.exporting import Plan, export, plan, require_same_vocabulary
+
+Weights = Literal["int8", "int4"]
+
+_weights = click.option(
+    "--weights",
+    type=click.Choice(["int8", "int4"]),
+    default="int8",
+    show_default=True,
+    help="The format of the weights.",
+)
+_dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done and how large it is; write nothing.")
+_force = click.option("--force", is_flag=True, help="Keep the bundle whatever the checks find.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Turn Hugging Face models into bundles, with every check."""
+
+
+@main.command("hf")
+@click.argument("model", metavar="OWNER/NAME[@REVISION]|FOLDER")
+@click.option("--name", help="What to call it here.")
+@_weights
+@_dry_run
+@_force
+def hf_command(model: str, name: str | None, weights: str, dry_run: bool, force: bool) -> None:
+    """Export one model: edgespec's own graph where it has one, else Optimum's."""
+    if dry_run:
+        _show_plan(model, name, cast(Weights, weights))
+    else:
+        _require_extra()
+        _show(_export(model, name, cast(Weights, weights), force))
+
+
+@main.command("pair")
+@click.argument("target", metavar="TARGET")
+@click.argument("draft", metavar="DRAFT")
+@click.option("--name", help="What to call the target here.")
+@click.option("--draft-name", help="What to call the draft here.")
+@_weights
+@_dry_run
+@_force
+def pair_command(
+    target: str, draft: str, name: str | None, draft_name: str | None, weights: str, dry_run: bool, force: bool
+) -> None:
+    """Export a target and the model that drafts for it; `edgespec run` then uses them together."""
+    with progress() as show:
+        tokens = require_same_vocabulary(target, draft, show)
+    chosen = cast(Weights, weights)
+    if dry_run:
+        _show_plan(draft, draft_name, chosen)
+        _show_plan(target, name, chosen)
+    else:
+        _require_extra()
+        small = _export(draft, draft_name, chosen, force)
+        _show(small)
+        _show(_export(target, name, chosen, force, small.name))
+    note(f"both have the same {tokens:,} tokens")
+
+
+def _require_extra() -> None:
+    missing = [name for name in ("torch", "transformers", "optimum") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UsageError(
+            f"exporting needs {', '.join(missing)}; install what it needs with `pip install -e '.[export]'`, "
+            "or convert without checks with `edgespec pull`"
+        )
+
+
+def _export(model: str, name: str | None, weights: Weights, force: bool, draft: str | None = None) -> Bundle:
+    with progress() as show:
+        return export(model, default_store(), name=name, weights=weights, force=force, draft=draft, progress=show)
+
+
+def _show(bundle: Bundle) -> None:
+    print_facts(facts(bundle))
+
+
+def _show_plan(model: str, name: str | None, weights: Weights) -> None:
+    with progress() as show:
+        found: Plan = plan(model, default_store(), name=name, weights=weights, progress=show)
+    print_facts(
+        [
+            ("name", found.name),
+            ("architecture", found.architecture),
+            ("graph", "edgespec's own" if found.obstacle is None else f"Optimum's: {found.obstacle}"),
+            ("to fetch", format_bytes(found.fetch)),
+            ("disk needed", f"about {format_bytes(found.disk)} while it is made"),
+            ("size", f"about {format_bytes(found.size)}"),
+            ("memory", f"about {format_bytes(found.memory)} with 4,096 positions"),
+            ("stages", "fetch, " * bool(found.fetch) + "convert, convert to float32, compare, time, store"),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:], main, "python -m export"))
