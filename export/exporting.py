@@ -30,8 +30,8 @@ from export.parity import parity
 MAX_PARITY = 0.05
 """A float32 graph of a real model comes within 0.005 of transformers' logits; beyond this it is another model."""
 
-_BYTES_PER_WEIGHT = {"int8": 1.125, "int4": 0.7, "float32": 4.0}
-"""Scales included; int4 leaves the embedding and the head in int8."""
+_BYTES_PER_WEIGHT = {"int8": 1.125, "mixed": 0.9, "int4": 0.7}
+"""Scales included; the embedding and the head are int8 in all of them."""
 _KV_POSITIONS, _KV_BYTES = 4096, 4
 
 
@@ -125,6 +125,8 @@ def convert(
         return convert_checkpoint(source, out, weights=weights, keep_layers=keep_layers, progress=progress)
     from export.optimum_export import export_with_optimum  # needs the extra; a dry run does not
 
+    if weights not in ("int8", "int4", "float32"):
+        raise UsageError(f"Optimum's graphs cannot have {weights} weights; use --weights int8 or int4")
     return export_with_optimum(source, out, weights=weights, progress=progress)
 
 

@@ -192,7 +192,7 @@ FORMATS: Final[Mapping[WeightsName, WeightFormat]] = MappingProxyType(
         "int8": Int8Format(),
         "int4": Int4Format("int4 symmetric block 32, embedding and head int8, equalized channels, accuracy level 4"),
         "mixed": Int4Format(
-            "int4 symmetric block 32 in attention output, gate and up, else int8, equalized channels, accuracy level 4",
+            "mixed: int4 in attention output, gate and up, else int8, block 32, equalized channels, accuracy level 4",
             frozenset({"qkv", "down"}),
         ),
         "kept": KeptFormat(),

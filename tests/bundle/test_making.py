@@ -87,3 +87,24 @@ def test_force_keeps_what_lost_too_much(store: Store, folder: Path, monkeypatch:
     bundle = pull(str(folder), store, tools=Tools(force=True), progress=lambda stage, _: stages.append(stage))
     assert bundle.manifest.quality == BAD
     assert "Converting the model" not in stages
+
+
+def test_a_refusal_names_the_format_that_would_do(store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    def measure(files: Path, *_: object) -> Quality:
+        """The larger of two formats is good; neither of the smaller ones is."""
+        sizes.append((files / "model.onnx.data").stat().st_size)
+        return GOOD if len(sizes) == 3 else BAD
+
+    monkeypatch.setattr("edgespec.quality.measure", measure)
+    tools = Tools(weights="int4", inspect=found)
+    for _ in range(2):  # the second time from what was noted
+        with pytest.raises(ModelError, match=r"60\.0%; --weights int8 would do, with an agreement of 98\.0%"):
+            pull(str(folder), store, tools=tools)
+    assert sizes == sorted(sizes)
+    assert len(set(sizes)) == 3
+    bundle = pull(str(folder), store, tools=Tools(weights="int4", inspect=found, force=True))
+    assert bundle.manifest.recipe.startswith("int4")
+    with pytest.raises(ModelError, match="in another way"):
+        pull(str(folder), store, tools=Tools(weights="mixed", inspect=found))
