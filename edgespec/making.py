@@ -224,7 +224,7 @@ class _Making:
         from edgespec.quality import measure
 
         def work() -> dict[str, Any]:
-            return asdict(measure(files, self.reference, made.eos_ids, progress))
+            return asdict(measure(files, self.reference, made.vocab_size, made.eos_ids, progress))
 
         return Quality(**self.staging.once(stage, self._key(weights), work))
 

@@ -41,21 +41,25 @@ _STAGE = "Measuring the quality"
 
 
 def measure(
-    quantized: Path, reference: Path, eos_ids: Collection[int], progress: Callable[[str, float], None]
+    quantized: Path,
+    reference: Path,
+    vocab_size: int,
+    eos_ids: Collection[int],
+    progress: Callable[[str, float], None],
 ) -> Quality:
     """Let the quantized model answer a few questions, then compare the two graphs on every token of the answers.
 
     Mean KL divergence D(reference || quantized) of the next-token distributions, in nats, and the share of positions
-    at which both find the same token most likely. Both are directories that `convert_gguf` wrote. The text is sampled
-    with fixed seeds, so the figures repeat on one machine.
+    at which both find the same token most likely. Both are directories that a conversion wrote; `vocab_size` counts the
+    tokens that tokenizer and model share. The text is sampled with fixed seeds, so the figures repeat on one machine.
     """
     tokenizer = Tokenizer.load(quantized / "tokenizer.json")
-    ours = _open(quantized, tokenizer)
+    ours = _open(quantized, vocab_size)
     texts: list[tuple[list[int], int]] = []
     for text in _write(ours, quantized, tokenizer, eos_ids):
         texts.append(text)
         progress(_STAGE, 0.8 * len(texts) / len(QUESTIONS))
-    theirs = _open(reference, tokenizer)
+    theirs = _open(reference, vocab_size)
     divergence, same, count = 0.0, 0, 0
     for i, (ids, prompt) in enumerate(texts):
         p, q = _logits(theirs, ids)[prompt - 1 :], _logits(ours, ids)[prompt - 1 :]
@@ -67,8 +71,8 @@ def measure(
     return Quality(mean_kl=divergence / count, top1_agreement=same / count, tokens=count)
 
 
-def _open(directory: Path, tokenizer: Tokenizer) -> OnnxCausalLM:
-    return OnnxCausalLM.open(directory / "model.onnx", context_length=_CONTEXT, vocab_size=tokenizer.vocab_size)
+def _open(directory: Path, vocab_size: int) -> OnnxCausalLM:
+    return OnnxCausalLM.open(directory / "model.onnx", context_length=_CONTEXT, vocab_size=vocab_size)
 
 
 def _write(

@@ -147,14 +147,19 @@ def open_shards(folder: Path) -> list[SafetensorsFile]:
 
 
 def read_tokenizer(folder: ModelFolder, vocab_size: int) -> Tokenizer:
-    """Raises: ModelError if tokenizer.json cannot be read, or has tokens that the model does not know."""
+    """The tokenizer of a model with `vocab_size` embeddings. It may have been given special tokens beyond them that no
+    text contains (Gemma 3 has one for images).
+
+    Raises: ModelError if tokenizer.json cannot be read, or has words that the model does not know.
+    """
     name = folder.directory.name
     try:
         tokenizer = Tokenizer.from_file(str(folder.directory / "tokenizer.json"))
     except Exception:  # the library raises Exception itself
         raise ModelError(f"tokenizer.json of {name} cannot be read; fetch or copy it again.") from None
-    if (tokens := folder.vocab_size()) > vocab_size:
-        raise ModelError(f"{name} has {tokens:,} tokens but {vocab_size:,} embeddings; use another model.")
+    words: dict[str, int] = tokenizer.get_vocab(with_added_tokens=False)
+    if (last := max(words.values(), default=0)) >= vocab_size:
+        raise ModelError(f"{name} has {last + 1:,} tokens but {vocab_size:,} embeddings; use another model.")
     return tokenizer
 
 

@@ -54,9 +54,11 @@ class Converted:
 
 @dataclass(frozen=True, slots=True)
 class _Model:
-    """What the readers of GGUF files and of checkpoints have in common."""
+    """What the readers of GGUF files and of checkpoints have in common. `vocab_size` counts the tokens that model and
+    tokenizer share."""
 
     config: DecoderConfig
+    vocab_size: int
     source: WeightSource
     tokenizer: Tokenizer
     template: str
@@ -95,6 +97,7 @@ def convert_gguf(
     config = read_config(file)
     model = _Model(
         config=config,
+        vocab_size=config.vocab_size,
         source=GGUFWeights(file, config),
         tokenizer=build_tokenizer(file, config.vocab_size),
         template=chat_template(file),
@@ -122,6 +125,7 @@ def convert_checkpoint(
     config = read_family(Settings(folder.config, f"config.json of {source_dir.name}"))
     model = _Model(
         config=config,
+        vocab_size=folder.shared_vocab_size(),
         tokenizer=read_tokenizer(folder, config.vocab_size),
         source=CheckpointWeights(source_dir, config),
         template=folder.chat_template() or "",
@@ -162,7 +166,7 @@ def _convert(
         name=model.name,
         license=model.license,
         context_length=config.context_length,
-        vocab_size=config.vocab_size,
+        vocab_size=model.vocab_size,
         eos_ids=model.eos_ids,
         layers=layers,
         recipe=weights.recipe if profile == "cpu" else f"{weights.recipe}, float16 activations",

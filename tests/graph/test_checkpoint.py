@@ -21,6 +21,7 @@ from edgespec.bundle.files import no_progress
 from edgespec.errors import ModelError
 from edgespec.graph import Converted, convert_checkpoint, convert_gguf
 from edgespec.graph.safetensors_reader import SafetensorsFile
+from edgespec.runtime.model import OnnxCausalLM
 
 IDS = [1, 300, 17, 42, 260, 99, 5, 270, 281, 33, 150, 299, 7, 7, 64, 203]
 
@@ -126,6 +127,28 @@ def test_what_a_chat_needs_nothing_of_is_passed_over(checkpoint: Path, tmp_path:
     convert_checkpoint(checkpoint, tmp_path / "again", weights="float32")
     first, second = (tmp_path / name / "model.onnx.data" for name in ("out", "again"))
     assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize(("embeddings", "shared"), [(320, 304), (304, 304), (303, 303)])
+def test_tokens_count_that_model_and_tokenizer_share(
+    checkpoint: Path, tmp_path: Path, embeddings: int, shared: int
+) -> None:
+    """The model may be padded beyond the tokenizer, and the tokenizer may have been given a token for images."""
+    tensors = read_safetensors(checkpoint / "model.safetensors")
+    table = tensors["model.embed_tokens.weight"]
+    tensors["model.embed_tokens.weight"] = np.resize(table, (embeddings, table.shape[1]))
+    write_safetensors(checkpoint / "model.safetensors", tensors)
+    change(checkpoint / "config.json", vocab_size=embeddings)
+    tokenizer = json.loads((checkpoint / "tokenizer.json").read_bytes())
+    last = max(tokenizer["model"]["vocab"], key=tokenizer["model"]["vocab"].__getitem__)
+    if embeddings == 303:
+        tokenizer["model"]["merges"] = [m for m in tokenizer["model"]["merges"] if "".join(m) != last]
+        tokenizer["added_tokens"].append(tokenizer["added_tokens"][0] | {"id": 303, "content": "<image>"})
+        del tokenizer["model"]["vocab"][last]
+    write_json(checkpoint / "tokenizer.json", tokenizer)
+    assert convert_checkpoint(checkpoint, tmp_path / "out").vocab_size == shared
+    model = OnnxCausalLM.open(tmp_path / "out" / "model.onnx", context_length=16, vocab_size=shared)
+    assert model.forward([1, 2]).shape == (2, shared)
 
 
 @pytest.mark.parametrize(
