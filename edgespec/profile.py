@@ -32,6 +32,14 @@ class Tuned:
     draft: str
     draft_max: int
 
+    @property
+    def words(self) -> str:
+        """The settings as a person would say them."""
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        return f"{threads}, " + (
+            "no draft" if self.draft == "none" else f"draft {self.draft}, at most {self.draft_max} tokens long"
+        )
+
     @classmethod
     def from_json(cls, value: Any) -> Tuned:
         """Raises: UsageError for what `asdict` did not make."""

@@ -28,6 +28,7 @@ _MODULES = {
     "rm": "models",
     "verify": "models",
     "bench": "bench",
+    "tune": "tune",
     "doctor": "doctor",
 }
 """Each subcommand's module in edgespec.cli, in the order of `--help`; the module is imported when it is needed."""

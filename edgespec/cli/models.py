@@ -14,6 +14,7 @@ from edgespec.bundle import Bundle, Manifest, default_store
 from edgespec.bundle.catalog import load_catalog
 from edgespec.cli.output import clean, note, progress
 from edgespec.errors import ChecksumError, EdgespecError
+from edgespec.profile import Profiles, Tuned, tuned_key
 
 _json_flag = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -127,7 +128,17 @@ def verify_command(names: tuple[str, ...]) -> None:
 
 
 def _describe(bundle: Bundle) -> dict[str, Any]:
-    return {**bundle.manifest.to_json(), "size": bundle.manifest.size, "path": str(bundle.directory)}
+    tuned = _tuned(bundle)
+    return {
+        **bundle.manifest.to_json(),
+        "size": bundle.manifest.size,
+        "path": str(bundle.directory),
+        "tuned": asdict(tuned) if tuned else None,
+    }
+
+
+def _tuned(bundle: Bundle) -> Tuned | None:
+    return Profiles(default_store()).tuned(tuned_key(bundle, "auto"))
 
 
 def _print_json(value: Any) -> None:
@@ -171,6 +182,7 @@ def facts(bundle: Bundle) -> list[tuple[str, str]]:
             else "not measured: a draft answers for nothing",
         ),
         *_checked(manifest),
+        ("tuned", tuned.words if (tuned := _tuned(bundle)) else "no; `edgespec tune` finds what is fastest"),
         ("license", manifest.license or "unknown"),
         ("source", f"{manifest.source.revision or manifest.source.reference} (SHA-256 {manifest.source.sha256})"),
     ]

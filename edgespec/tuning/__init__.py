@@ -1,0 +1,1 @@
+"""Finding the settings that are fastest for a model on this machine."""
