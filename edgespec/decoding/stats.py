@@ -18,8 +18,7 @@ class Choice:
     """What a round was expected to bring when it was decided on.
 
     `tokens` expected, the target's own counted, for `cost` in plain passes (draft and verification). `instead`: what
-    was turned down for a plain round, with the figures it would have had. `trial`: done to see how it goes, although
-    the figures so far are against it.
+    was turned down for a plain round, with the figures it would have had. `note`: why it was, if not for those.
     """
 
     arm: str

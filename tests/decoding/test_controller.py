@@ -297,8 +297,10 @@ def test_a_round_says_why() -> None:
     assert len(reasons) >= len(ours.rounds) - 1  # the last token has no room for a draft
     assert any(reason.startswith("cheap: ") and "tokens expected for" in reason for reason in reasons)
     hostile = play(controlled([Recorded("cheap", ALWAYS_WRONG)], CHEAP), CHEAP)
+    doubtful = play(controlled([Recorded("cheap", ALWAYS_WRONG, usual=(0.1,))], CHEAP), CHEAP)
+    assert doubtful.rounds[0].choice is not None
+    assert doubtful.rounds[0].choice.reason.startswith("plain: cheap would add 0.1")
     said = {r.choice.reason for r in hostile.rounds if r.choice}
-    assert any(reason.startswith("plain: cheap would add 0.") for reason in said)
     assert {"plain: drafts lost too much of late", "plain: a pass to compare others with"} <= said
     alone = play(controlled([], costs()), costs(), tokens=4)
     assert alone.rounds[0].choice is not None
