@@ -26,6 +26,7 @@ from edgespec.graph.forward import Forward
 from edgespec.graph.quantize import Rows
 from edgespec.graph.rotary import frequencies
 from edgespec.graph.weights import vector
+from edgespec.runtime.model import OnnxCausalLM
 
 IDS = [(i * i * 5 + 3) % 96 for i in range(40)]
 TURNS = Rotary(tuple(frequencies(1e4, 32).tolist()))
@@ -114,6 +115,15 @@ def test_the_graph_has_it(feature: str, tmp_path: Path) -> None:
     logits = expected(config)
     assert logits.std() > 0.3
     np.testing.assert_allclose(run(config, tmp_path), logits, atol=1e-4)
+
+
+def test_long_rotation_goes_by_the_room_in_the_cache(tmp_path: Path) -> None:
+    """Not by the length of the text, so that a row's logits never depend on how the text was split."""
+    config = replace(PLAIN, **FEATURES["long rotation"])
+    run(config, tmp_path)
+    for room, logits in ((16, expected(PLAIN)), (17, expected(config))):
+        model = OnnxCausalLM.open(tmp_path / "model.onnx", context_length=room, vocab_size=PLAIN.vocab_size)
+        np.testing.assert_allclose(model.forward(IDS[:15]), logits[:15], atol=1e-4)
 
 
 @pytest.mark.parametrize("feature", [name for name in FEATURES if name not in ("none", "an output head")])
