@@ -22,7 +22,8 @@ BLOCK: Final = 32
 _LIMIT: Final = 127
 _TRIALS: Final = 32
 _TRIALS_WITHOUT_GRID: Final = 8
-"""Scales tried for each block. Factors take the weights off their source's grid: more trials would gain nothing."""
+"""Scales tried for each block. Floats have no grid, and factors take weights off theirs: more trials gain nothing."""
+_FLOATS: Final = (GGMLQuantizationType.F32, GGMLQuantizationType.F16, GGMLQuantizationType.BF16)
 _CHUNK: Final = 1 << 18
 """Weights held as float32 at a time: they stay in the processor's cache, and memory does not grow with the model."""
 
@@ -77,7 +78,8 @@ def int8_chunks(parts: Sequence[Rows]) -> Iterator[tuple[NDArray[np.uint8], NDAr
     """
     for part, raw in raw_chunks(parts):
         require_blocks(part)
-        trials = _TRIALS if part.factors is None else _TRIALS_WITHOUT_GRID
+        on_grid = part.factors is None and part.type not in _FLOATS
+        trials = _TRIALS if on_grid else _TRIALS_WITHOUT_GRID
         exact = part.type == GGMLQuantizationType.Q8_0 and part.factors is None
         packed, scales = _carry_q8_0(part, raw) if exact else _round(dequantized(part, raw), trials)
         yield packed.reshape(len(raw), -1), scales.reshape(len(raw), -1)
