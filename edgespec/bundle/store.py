@@ -19,6 +19,7 @@ from edgespec.bundle import verified
 from edgespec.bundle.bundle import Bundle
 from edgespec.bundle.catalog import load_catalog
 from edgespec.bundle.files import Progress, flush_to_disk, no_progress
+from edgespec.bundle.hub import HubReference
 from edgespec.bundle.manifest import FILE_NAME, Manifest, check_name
 from edgespec.bundle.places import models_directory
 from edgespec.errors import EdgespecError, ModelError, UsageError
@@ -80,6 +81,11 @@ class Store:
         one, UsageError if it is neither a path nor a possible name.
         """
         if os.sep in reference:
+            if HubReference.parse(reference) is not None and not Path(reference).exists():
+                raise ModelError(
+                    f"there is no folder {reference}; if you mean the model on the Hub, `edgespec pull {reference}` "
+                    "fetches it and says what it is called here"
+                )
             return Bundle.open(Path(reference).expanduser().absolute())
         self.require(reference)
         directory = self.root / reference

@@ -192,8 +192,10 @@ def _checked(manifest: Manifest) -> list[tuple[str, str]]:
     """What an export found; nothing for a bundle that was pulled."""
     facts = [("draft", manifest.draft)] if manifest.draft else []
     if (checks := manifest.checks) is not None:
+        compared = "not compared: too large for the memory that was free"
         if checks.parity is not None:
-            facts.append(("parity", f"within {checks.parity:.1e} of transformers' logits"))
+            compared = f"within {checks.parity:.1e} of transformers' logits"
+        facts.append(("parity", compared))
         costs = " ".join(f"{ms / checks.pass_ms[0]:.2f}" for ms in checks.pass_ms)
         facts += [
             ("memory", f"{checks.memory / 1e6:.0f} MB where it was exported"),

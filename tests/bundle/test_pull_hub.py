@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from checkpoints import write_checkpoint_of_gguf
 from fake_hub import FakeHub
 from tiny import write_tiny_gguf
 
@@ -48,6 +49,25 @@ def test_a_gguf_file_of_a_repository(store: Store, hub: FakeHub) -> None:
     assert left_in(store) == ["tiny"]
     assert not any(path.is_symlink() for path in store.root.rglob("*"))
     assert store.verify("tiny") == bundle
+
+
+def test_a_checkpoint(store: Store, hub: FakeHub, tmp_path: Path) -> None:
+    folder = write_checkpoint_of_gguf(write_tiny_gguf(tmp_path / "tiny.gguf"), tmp_path / "Tiny")
+    hub.repositories["Some/Tiny"] = {path.name: path.read_bytes() for path in folder.iterdir()}
+    bundle = pull("Some/Tiny", store)
+    assert (bundle.name, bundle.manifest.source.kind) == ("tiny", "hub")
+    assert bundle.manifest.source.revision == hub.commit("Some/Tiny")
+    assert left_in(store) == ["tiny"]
+    assert pull("Some/Tiny", store, keep_layers=[0]).manifest.layers == (0,)
+
+
+def test_a_checkpoint_of_a_family_that_has_no_graph(store: Store, hub: FakeHub, tmp_path: Path) -> None:
+    folder = write_checkpoint_of_gguf(write_tiny_gguf(tmp_path / "tiny.gguf"), tmp_path / "Tiny")
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    hub.repositories["Some/Mamba"] = {**files, "config.json": b'{"model_type": "mamba"}'}
+    with pytest.raises(ModelError, match=r"config\.json of Mamba .* family mamba, .*`python -m export hf`"):
+        pull("Some/Mamba", store)
+    assert store.names() == ()
 
 
 def test_again_asks_only_which_commit_it_is(store: Store, hub: FakeHub) -> None:

@@ -319,3 +319,8 @@ def test_work_that_nobody_went_on_with_is_given_up(store: Store) -> None:
     os.utime(store.root / ".resume-old", (0, 0))
     with store.staging(resume="new"):
         assert not (store.root / ".resume-old").exists()
+
+
+def test_a_model_of_the_hub_is_pulled_first(store: Store) -> None:
+    with pytest.raises(ModelError, match="`edgespec pull Some/Tiny` fetches it"):
+        store.open("Some/Tiny")

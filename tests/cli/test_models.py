@@ -87,6 +87,8 @@ def test_show_what_an_export_found(run: Run, home: Path) -> None:
     text = run("show", "tiny").stdout
     assert "draft         small\n" in text
     assert "parity        within 2.0e-05 of transformers' logits\n" in text
+    dataclasses.replace(read_manifest(directory), checks=dataclasses.replace(checks, parity=None)).write(directory)
+    assert "parity        not compared" in run("show", "tiny").stdout
     assert "memory        120 MB where it was exported\n" in text
     assert "pass          10.0 ms; of 1 to 3 rows, in ratio: 1.00 1.25 2.00\n" in text
 
