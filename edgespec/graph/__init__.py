@@ -3,7 +3,7 @@
 config.py        a model's description, the same for every family
 weights.py       what the graph asks of its weights
 gguf_reader.py   what a GGUF file holds, checked
-gguf_model.py    its metadata as a description, its tensors as weights
+gguf_families.py gguf_model.py   its metadata as a description, its tensors as weights
 tokenizer.py     its tokenizer, special tokens and chat template
 byte_level.py sentencepiece_bpe.py   the two kinds of BPE
 families.py      config.json of a checkpoint as a description
@@ -11,7 +11,7 @@ rope_types.py    the ways in which it scales its rotation
 settings.py      its values, with their types checked
 safetensors_reader.py   where a file's tensors lie, checked
 checkpoint.py    the tensors of a folder as weights
-quantize.py      weights as float32 or int8
+quantize.py int4.py   weights as float32, int8 or int4
 rotary.py        how fast the pairs of a head turn
 forward.py       a model's forward pass in NumPy
 equalize.py      evening out the channels that int8 products read

@@ -17,7 +17,8 @@ from edgespec.graph.decoder import DecoderGraph
 from edgespec.graph.equalize import Channels, measure_channels, passage_ids
 from edgespec.graph.families import read_family
 from edgespec.graph.formats import FORMATS, WeightFormat, WeightsName
-from edgespec.graph.gguf_model import GGUFWeights, read_config
+from edgespec.graph.gguf_families import read_config
+from edgespec.graph.gguf_model import GGUFWeights
 from edgespec.graph.gguf_reader import GGUFFile
 from edgespec.graph.settings import Settings
 from edgespec.graph.tokenizer import build_tokenizer, chat_template, end_of_text_ids

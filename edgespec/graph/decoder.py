@@ -36,7 +36,7 @@ class DecoderGraph:
     ) -> None:
         """The channels of a norm are divided by their factors, and the columns that read them multiplied by them."""
         self._graph, self._source, self._config, self._weights = graph, source, config, weights
-        self._factors, self._energies = channels.factors, channels.energies
+        self._channels = channels
         self._unit = _RESIDUAL_UNIT if config.post_norms and graph.profile == "cuda" else 1.0
         self._attention = Attention(graph, config, self._linear, self._head_norm)
 
@@ -122,9 +122,14 @@ class DecoderGraph:
     def _linear(self, name: str, x: str, tensors: Sequence[str], gain: str = "") -> str:
         """The products with some matrices, one after the other, and their biases. `gain` names the norm that they
         read, if they read one that may have factors."""
-        factors = self._factors.get(gain)
+        factors = self._channels.factors.get(gain)
         parts = [
-            replace(self._source.rows(name), factors=factors, energy=self._energies.get(name))
+            replace(
+                self._source.rows(name),
+                factors=factors,
+                energy=self._channels.energies.get(name),
+                delicate=name in self._channels.delicate,
+            )
             for name in (f"{tensor}.weight" for tensor in tensors)
         ]
         product = self._weights.linear(self._graph, name, x, parts)
@@ -149,7 +154,7 @@ class DecoderGraph:
 
     def _gain(self, name: str, source: str, unit: float = 1.0) -> str:
         """The weights that a norm multiplies by, divided by `unit`."""
-        values = vector(self._source, source) / self._factors.get(source, np.float32(1))
+        values = vector(self._source, source) / self._channels.factors.get(source, np.float32(1))
         scale = self._config.logit_scale if source == "output_norm.weight" else 1 / unit
         values = values * np.float32(scale)
         return self._graph.floats(f"{name}.weight", [values], [len(values)])

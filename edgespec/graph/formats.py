@@ -118,14 +118,14 @@ class Int8Format:
 
 
 class Int4Format(Int8Format):
-    """Symmetric int4 in blocks of 32; the embedding, the head and the parts of the layers that are named stay int8."""
+    """Symmetric int4 in blocks of 32; int8 for embedding and head, delicate rows and the parts of layers named."""
 
     def __init__(self, recipe: str, int8_parts: frozenset[str] = frozenset()) -> None:
         self.recipe = recipe
         self._int8_parts = int8_parts | {"head"}
 
     def linear(self, graph: GraphBuilder, name: str, x: str, parts: Sequence[Rows]) -> str:
-        if name.split(".")[-1] in self._int8_parts:
+        if name.split(".")[-1] in self._int8_parts or any(part.delicate for part in parts):
             return super().linear(graph, name, x, parts)
         rows, width = _size(parts)
         self._store(graph, name, int4_chunks(parts), rows, width, 4)
@@ -135,7 +135,7 @@ class Int4Format(Int8Format):
 class KeptFormat(Int8Format):
     """The file's own values where it has int4.py's four bits, at the speed of int4; int8 for all else."""
 
-    recipe = "the file's 4-bit values, else int8 with equalized channels, block 32, accuracy level 4"
+    recipe = "kept: the file's own 4-bit values, else int8 with equalized channels, block 32, accuracy level 4"
 
     def equalizes(self, parts: Sequence[Rows]) -> bool:
         return not has_four_bits(parts)
@@ -190,7 +190,7 @@ class Float32Format:
 FORMATS: Final[Mapping[WeightsName, WeightFormat]] = MappingProxyType(
     {
         "int8": Int8Format(),
-        "int4": Int4Format("int4 symmetric block 32, embedding and head int8, equalized channels, accuracy level 4"),
+        "int4": Int4Format("int4 symmetric block 32, int8 where delicate, equalized channels, accuracy level 4"),
         "mixed": Int4Format(
             "mixed: int4 in attention output, gate and up, else int8, block 32, equalized channels, accuracy level 4",
             frozenset({"qkv", "down"}),

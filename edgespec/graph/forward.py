@@ -20,12 +20,14 @@ Array = NDArray[np.float32]
 @dataclass(frozen=True, slots=True)
 class Reading:
     """What the matrices `tensors` read: `gain` names the norm that it comes from, "" if from none; the RMS of its
-    channels and of the columns that read them, float32 [channels]."""
+    channels and of the columns that read them, float32 [channels]; by how much the energy of the most massive row
+    exceeds that of the middle one."""
 
     gain: str
     tensors: tuple[str, ...]
     channels: Array
     columns: Array
+    massive: float
 
 
 class Forward:
@@ -73,7 +75,7 @@ class Forward:
             if part in self._config.biases:
                 product += vector(self._source, f"blk.{layer}.{part}.bias")
             products.append(product)
-        return products, Reading(gain, tensors, _rms(x), np.sqrt(squares / rows))
+        return products, Reading(gain, tensors, _rms(x), np.sqrt(squares / rows), _massive(x))
 
     def _add(self, layer: int, part: str, post_norm: str, x: Array) -> Reading:
         (product,), reading = self._read(layer, x, (part,))
@@ -135,6 +137,11 @@ def _silu(x: Array) -> Array:
 def _gelu_tanh(x: Array) -> Array:
     inner = np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x**3)
     return np.float32(0.5) * x * (np.float32(1) + np.tanh(inner))
+
+
+def _massive(x: Array) -> float:
+    energies = np.square(x).sum(axis=1)
+    return float(energies.max() / np.median(energies))
 
 
 def _rms(x: Array) -> Array:

@@ -34,6 +34,7 @@ class Rows:
 
     Checkpoints use GGUF's types F32, F16 and BF16. `name` is what a message calls them by. `factors` float32 [width],
     if given, multiply the columns. `energy` float32 [width], if given, is the mean square of what each multiplies.
+    `delicate`: they are to be kept more exact than others (equalize.Channels).
     """
 
     name: str
@@ -42,6 +43,7 @@ class Rows:
     width: int
     factors: NDArray[np.float32] | None = None
     energy: NDArray[np.float32] | None = None
+    delicate: bool = False
 
     @classmethod
     def of(cls, tensor: Tensor, factors: NDArray[np.float32] | None = None) -> Rows:

@@ -19,7 +19,8 @@ from edgespec.graph.builder import GraphBuilder
 from edgespec.graph.decoder import DecoderGraph
 from edgespec.graph.equalize import ALPHA, Channels, measure_channels, passage_ids
 from edgespec.graph.formats import FORMATS, WeightsName
-from edgespec.graph.gguf_model import GGUFWeights, read_config
+from edgespec.graph.gguf_families import read_config
+from edgespec.graph.gguf_model import GGUFWeights
 from edgespec.graph.gguf_reader import GGUFFile
 from edgespec.graph.tokenizer import build_tokenizer
 
@@ -39,7 +40,7 @@ class Tapped(NumpyLlama):
         return self.normed[f"{name}.weight"]
 
 
-def factors_of(path: Path, layers: Sequence[int], ids: Sequence[int] = IDS) -> dict[str, NDArray[np.float32]]:
+def factors_of(path: Path, layers: Sequence[int], ids: Sequence[int] = IDS) -> Mapping[str, NDArray[np.float32]]:
     file = GGUFFile(path)
     config = read_config(file)
     return measure_channels(GGUFWeights(file, config), config, layers, ids, lambda _: True, lambda _: None).factors

@@ -112,7 +112,7 @@ def test_what_is_no_file_is_refused_unopened(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("metadata", "tensors", "cause"),
     [
-        ({"general.architecture": "gemma3"}, {}, "gemma3 architecture, and only llama"),
+        ({"general.architecture": "mamba"}, {}, "mamba architecture, and only gemma2"),
         ({"general.architecture": "\x1b[2J\n" + "x" * 9999}, {}, r"the \\x1b\[2J\\nx{55} architecture"),
         ({"llama.block_count": None}, {}, "llama.block_count is missing"),
         ({"llama.block_count": "two"}, {}, "llama.block_count is not an integer"),
@@ -125,7 +125,7 @@ def test_what_is_no_file_is_refused_unopened(tmp_path: Path) -> None:
         ({"llama.context_length": 4_000_000_000}, {}, "context length is 4,000,000,000"),
         ({"llama.attention.layer_norm_rms_epsilon": float("nan")}, {}, "out of range"),
         ({"llama.rope.freq_base": -1.0}, {}, "out of range"),
-        ({"llama.rope.dimension_count": 8}, {}, "only a part of each head"),
+        ({"llama.rope.dimension_count": 8}, {}, "it rotates 8 values of each head"),
         ({"llama.attention.value_length": 32}, {}, "value heads differ"),
         ({"llama.rope.scaling.type": "yarn"}, {}, "called yarn"),
         ({}, {"rope_freqs.weight": np.zeros(8)}, "not positive"),
