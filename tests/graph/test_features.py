@@ -16,12 +16,13 @@ from gguf.constants import GGMLQuantizationType
 from numpy.typing import NDArray
 from runner import Runner
 
+from edgespec.decoding.exactness import splits_agree
 from edgespec.errors import ModelError
 from edgespec.graph.builder import GraphBuilder
 from edgespec.graph.config import DecoderConfig, LayerConfig, Rotary
 from edgespec.graph.decoder import DecoderGraph
 from edgespec.graph.equalize import Channels
-from edgespec.graph.formats import FORMATS
+from edgespec.graph.formats import FORMATS, WeightsName
 from edgespec.graph.forward import Forward
 from edgespec.graph.quantize import Rows
 from edgespec.graph.rotary import frequencies
@@ -68,14 +69,17 @@ class RandomWeights:
         return Rows(name, GGMLQuantizationType.F32, data.view(np.uint8), shape[-1])
 
 
-def run(config: DecoderConfig, out: Path) -> NDArray[np.float32]:
-    """The graph's logits for IDS, in passes of several lengths."""
-    out.mkdir(exist_ok=True)
+def write(config: DecoderConfig, out: Path, weights: WeightsName = "float32") -> Path:
     with GraphBuilder(out) as graph:
-        built = DecoderGraph(graph, RandomWeights(config), config, FORMATS["float32"], Channels())
+        built = DecoderGraph(graph, RandomWeights(config), config, FORMATS[weights], Channels())
         built.build(range(len(config.layers)), lambda _: None)
         graph.save("test")
-    model = Runner(out)
+    return out
+
+
+def run(config: DecoderConfig, out: Path) -> NDArray[np.float32]:
+    """The graph's logits for IDS, in passes of several lengths."""
+    model = Runner(write(config, out))
     return np.concatenate([model.forward(IDS[a:b]) for a, b in pairwise([0, 7, 8, 9, 10, 25, 26, 30, len(IDS)])])
 
 
@@ -120,10 +124,18 @@ def test_the_graph_has_it(feature: str, tmp_path: Path) -> None:
 def test_long_rotation_goes_by_the_room_in_the_cache(tmp_path: Path) -> None:
     """Not by the length of the text, so that a row's logits never depend on how the text was split."""
     config = replace(PLAIN, **FEATURES["long rotation"])
-    run(config, tmp_path)
+    write(config, tmp_path)
     for room, logits in ((16, expected(PLAIN)), (17, expected(config))):
         model = OnnxCausalLM.open(tmp_path / "model.onnx", context_length=room, vocab_size=PLAIN.vocab_size)
         np.testing.assert_allclose(model.forward(IDS[:15]), logits[:15], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "feature", ["windows and two rotations", "long rotation", "norms of heads", "soft-caps", "gelu"]
+)
+def test_exact_mode_holds_with_it(feature: str, tmp_path: Path) -> None:
+    graph = write(replace(PLAIN, **FEATURES[feature]), tmp_path, "int8") / "model.onnx"
+    assert splits_agree(OnnxCausalLM.open(graph, context_length=PLAIN.context_length, vocab_size=PLAIN.vocab_size))
 
 
 @pytest.mark.parametrize("feature", [name for name in FEATURES if name not in ("none", "an output head")])
