@@ -1,7 +1,8 @@
-"""Our graph of the default model against Optimum's, both int8 in blocks of 32: passes of one row and of five, in turn.
+"""Our graph of the default model against Optimum's, its attention as exported and fused: passes of one and five rows.
 
 Needs the `export` extra, and `accelerate`, with which transformers reads the GGUF file that Optimum's graph is made of.
-Both graphs run in this process, driven by the same code; `--keep FOLDER` keeps what was exported for another time.
+All have int8 weights in blocks of 32 and run in this process, driven by the same code; `--keep FOLDER` keeps what was
+exported for another time.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ import argparse
 import shutil
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 from edgespec.bundle import Bundle, default_store
 from edgespec.bundle.catalog import WheelSource, load_catalog
@@ -24,6 +25,8 @@ from edgespec.engine import Resources, open_model
 from edgespec.runtime.model import OnnxCausalLM
 
 MODEL = "smollm2-135m"
+KINDS: tuple[Literal["exported", "fused"], ...] = ("exported", "fused")
+WARM_UP = 3
 
 
 def main() -> None:
@@ -36,12 +39,14 @@ def main() -> None:
     bundle = default_store().get(MODEL)
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.keep or Path(scratch, "optimum")
-        if not (folder / "model.onnx").exists():
+        if not all((folder / kind / "model.onnx").exists() for kind in KINDS):
             export(bundle, options.gguf or fetched(Path(scratch)), Path(scratch, "checkpoint"), folder)
         room = options.context + 16
-        ours = open_model(bundle, Resources(room))
-        theirs = OnnxCausalLM.open(folder / "model.onnx", context_length=room, vocab_size=bundle.vocab_size)
-        compare((ours, theirs), options.context, options.passes)
+        models = {"ours": open_model(bundle, Resources(room))}
+        for kind in KINDS:
+            graph = folder / kind / "model.onnx"
+            models[kind] = OnnxCausalLM.open(graph, context_length=room, vocab_size=bundle.vocab_size)
+        compare(models, options.context, options.passes)
 
 
 def fetched(scratch: Path) -> Path:
@@ -58,26 +63,28 @@ def export(bundle: Bundle, gguf: Path, checkpoint: Path, folder: Path) -> None:
     causal_lm: Any = transformers.AutoModelForCausalLM
     causal_lm.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(checkpoint, safe_serialization=True)
     shutil.copyfile(bundle.tokenizer, checkpoint / "tokenizer.json")
-    export_with_optimum(checkpoint, folder)
+    for kind in KINDS:
+        export_with_optimum(checkpoint, folder / kind, attention=kind)
 
 
-def compare(models: Sequence[OnnxCausalLM], context: int, passes: int) -> None:
-    """Print medians, and the ratio pair by pair: neighbours in time share what else the machine does."""
-    ids = [(i * 7919 + 13) % models[0].vocab_size for i in range(context + 1)]
-    for model in models:
-        for _ in prefill(model, ids):
+def compare(models: Mapping[str, OnnxCausalLM], context: int, passes: int) -> None:
+    """Print medians, and the ratios to ours round by round: neighbours in time share what else the machine does."""
+    text = [(i * 7919 + 13) % models["ours"].vocab_size for i in range(context)]
+    for model in models.values():
+        for _ in prefill(model, [*text, 0]):
             pass
+    names = list(models)
     for rows in (1, 5):
-        pairs: list[tuple[float, float]] = []
-        for i in range(passes + 5):
-            order = models if i % 2 else models[::-1]
-            ms = {id(model): timed(model, ids[:context], ids[:rows]) for model in order}
-            pairs.append((ms[id(models[0])], ms[id(models[1])]))
-        pairs = pairs[5:]
-        ratios = statistics.quantiles([b / a for a, b in pairs], n=4)
-        print(f"context {context}, {rows} rows: ours {statistics.median(a for a, _ in pairs):.1f} ms, Optimum's "
-              f"{statistics.median(b for _, b in pairs):.1f} ms; ratio per pair: median {ratios[1]:.2f}, "
-              f"quartiles {ratios[0]:.2f} and {ratios[2]:.2f}")  # fmt: skip
+        rounds: list[dict[str, float]] = []
+        for i in range(passes + WARM_UP):
+            turned = names[i % len(names) :] + names[: i % len(names)]
+            rounds.append({name: timed(models[name], text, text[:rows]) for name in turned})
+        del rounds[:WARM_UP]
+        for name in names:
+            ratios = statistics.quantiles([times[name] / times["ours"] for times in rounds], n=4)
+            median = statistics.median(times[name] for times in rounds)
+            print(f"context {context}, {rows} rows, {name}: {median:.1f} ms; to ours: median {ratios[1]:.2f}, "
+                  f"quartiles {ratios[0]:.2f} and {ratios[2]:.2f}")  # fmt: skip
 
 
 def timed(model: OnnxCausalLM, text: Sequence[int], ids: Sequence[int]) -> float:

@@ -36,6 +36,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 """One with a fused projection and partial rotary, one of Gemm and learnt positions with tied weights, one whose graph
 scales its logits."""
+
 OTHERS: dict[str, dict[str, Any]] = {"Llama": {"vocab_size": 304}, "Starcoder2": {}}
 
 
@@ -80,7 +81,7 @@ def test_one_pass_steps_and_answers_equal_transformers(family: str, tmp_path: Pa
         vocab_size=304,
         eos_ids=(2,),
         layers=tuple(range(model.config.num_hidden_layers)),
-        recipe="float32, Optimum's graph",
+        recipe="float32, Optimum's graph, fused attention",
         files=("model.onnx", "model.onnx.data", "tokenizer.json", "chat_template.jinja"),
     )
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(made.files)
