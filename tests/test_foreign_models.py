@@ -82,9 +82,8 @@ def test_each_layout_answers_as_the_arithmetic_says(kind: str, draft: str | None
 def test_one_layout_drafts_for_another(tmp_path: Path) -> None:
     target, draft = write_optimum(tmp_path / "target"), write_genai(tmp_path / "draft")
     write_tokenizer(draft, indent=2)  # another file, the same tokens
-    answer = ask(opened(target, draft=str(draft)))
-    assert answer.tokens == greedy()
-    assert answer.stats.acceptance == 1.0
+    chat = opened(target, draft=str(draft))
+    assert (chat.draft, ask(chat).tokens) == ("draft", greedy())
     write_tokenizer(draft, LETTERS[::-1])
     with pytest.raises(ModelError, match=r"draft cannot draft for target: their tokenizers differ"):
         opened(target, draft=str(draft))
