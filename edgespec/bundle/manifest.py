@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal
 
 from edgespec.bundle.files import open_plain
+from edgespec.bundle.strict_json import JsonObject, MalformedError, load_strict
 from edgespec.errors import ChecksumError, ModelError, UsageError
 
 FORMAT = 2
@@ -24,8 +24,6 @@ _ADDED = {1: {"checks": None, "draft": None}, 2: {}}
 FILE_NAME = "edgespec.json"
 _MAX_BYTES = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,55 +160,36 @@ def read_manifest(directory: Path) -> Manifest:
         with open_plain(path) as file:
             data = file.read(_MAX_BYTES + 1)
         if len(data) > _MAX_BYTES:
-            raise _MalformedError("it is larger than 1 MB")
-        return _parse(json.loads(data, parse_constant=_refuse_constant, object_pairs_hook=_unique))
+            raise MalformedError("it is larger than 1 MB")
+        return _parse(load_strict(data))
     except ChecksumError as error:
         raise ModelError(f"{directory} holds no model: {error}") from error
-    except (_MalformedError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path} is not a manifest this version can use: {_reason(error)}") from error
-
-
-class _MalformedError(Exception):
-    """What is wrong with a manifest, as the end of a sentence."""
-
-
-def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, _MalformedError) else "it is not JSON"
-
-
-def _refuse_constant(name: str) -> float:
-    raise _MalformedError(f"{name} is no figure")
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise _MalformedError("a key occurs twice")
-    return found
+    except MalformedError as error:
+        raise ModelError(f"{path} is not a manifest this version can use: {error}") from error
 
 
 def _parse(value: object) -> Manifest:
-    top = _Object(value, "the manifest")
+    top = JsonObject(value, "the manifest")
     version = top.take("format", int)
     if version not in _ADDED:
-        raise _MalformedError(f"its format is {version}, not {FORMAT}; update edgespec, or pull the model again")
+        raise MalformedError(f"its format is {version}, not {FORMAT}; update edgespec, or pull the model again")
     if unknown := _ADDED[version].keys() & top.values.keys():
-        raise _MalformedError(f"the manifest has an unknown key {min(unknown)!r}")
+        raise MalformedError(f"the manifest has an unknown key {min(unknown)!r}")
     top.values |= _ADDED[version]
     top.only(Manifest, "format")
-    source = _Object(top.take("source", dict), "source")
+    source = JsonObject(top.take("source", dict), "source")
     source.only(Source)
     kind = source.take("kind", str)
     if kind not in ("wheel", "hub", "gguf", "folder"):
-        raise _MalformedError(f"a source of kind {kind!r} is unknown")
-    files = MappingProxyType(_files(_Object(top.take("files", dict), "files")))
+        raise MalformedError(f"a source of kind {kind!r} is unknown")
+    files = MappingProxyType(_files(JsonObject(top.take("files", dict), "files")))
     graph = top.take("graph", str)
     for needed in (graph, "tokenizer.json"):
         if needed not in files:
-            raise _MalformedError(f"files does not list {needed!r}")
+            raise MalformedError(f"files does not list {needed!r}")
     name = top.take("name", str)
     if not _NAME.fullmatch(name):
-        raise _MalformedError(f"{name!r} is no model's name")
+        raise MalformedError(f"{name!r} is no model's name")
     return Manifest(
         name=name,
         source=Source(kind, source.take("reference", str), source.take_optional("revision"), source.digest("sha256")),
@@ -229,12 +208,12 @@ def _parse(value: object) -> Manifest:
     )
 
 
-def _files(entries: _Object) -> dict[str, FileRecord]:
+def _files(entries: JsonObject) -> dict[str, FileRecord]:
     found: dict[str, FileRecord] = {}
     for name in entries.values:
         if not _NAME.fullmatch(name) or name == FILE_NAME:
-            raise _MalformedError(f"{name!r} is no plain file name")
-        record = _Object(entries.values[name], f"files.{name}")
+            raise MalformedError(f"{name!r} is no plain file name")
+        record = JsonObject(entries.values[name], f"files.{name}")
         record.only(FileRecord)
         found[name] = FileRecord(record.count("size"), record.digest("sha256"))
     return found
@@ -243,7 +222,7 @@ def _files(entries: _Object) -> dict[str, FileRecord]:
 def _quality(value: object) -> Quality | None:
     if value is None:
         return None
-    quality = _Object(value, "quality")
+    quality = JsonObject(value, "quality")
     quality.only(Quality)
     return Quality(quality.number("mean_kl"), quality.number("top1_agreement"), quality.count("tokens"))
 
@@ -251,60 +230,7 @@ def _quality(value: object) -> Quality | None:
 def _checks(value: object) -> Checks | None:
     if value is None:
         return None
-    checks = _Object(value, "checks")
+    checks = JsonObject(value, "checks")
     checks.only(Checks)
     parity = None if checks.values["parity"] is None else checks.number("parity")
     return Checks(parity, checks.count("memory"), checks.numbers("pass_ms"))
-
-
-class _Object:
-    """A JSON object whose values are taken out with their types checked."""
-
-    def __init__(self, value: object, where: str) -> None:
-        if not isinstance(value, dict):
-            raise _MalformedError(f"{where} is not an object")
-        self.values = cast(dict[str, Any], value)
-        self._where = where
-
-    def only(self, kind: type[Any], *extra: str) -> None:
-        """Refuse keys that are not fields of the dataclass `kind`, and fields without a key."""
-        expected = {field.name for field in fields(kind)} | set(extra)
-        if missing := expected - self.values.keys():
-            raise _MalformedError(f"{self._where} lacks {min(missing)!r}")
-        if unknown := self.values.keys() - expected:
-            raise _MalformedError(f"{self._where} has an unknown key {min(unknown)!r}")
-
-    def take(self, key: str, kind: type[_T]) -> _T:
-        value = self.values.get(key)
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise _MalformedError(f"{key!r} of {self._where} is missing or of the wrong type")
-        return value
-
-    def take_optional(self, key: str) -> str | None:
-        return None if self.values[key] is None else self.take(key, str)
-
-    def count(self, key: str, minimum: int = 0) -> int:
-        value = self.take(key, int)
-        if not minimum <= value < 1 << 53:
-            raise _MalformedError(f"{key!r} of {self._where} is out of range")
-        return value
-
-    def number(self, key: str) -> float:
-        value = self.take(key, float)
-        if not math.isfinite(value):
-            raise _MalformedError(f"{key!r} of {self._where} is out of range")
-        return value
-
-    def counts(self, key: str) -> tuple[int, ...]:
-        items = _Object({str(i): item for i, item in enumerate(cast(list[Any], self.take(key, list)))}, key)
-        return tuple(items.count(i) for i in items.values)
-
-    def numbers(self, key: str) -> tuple[float, ...]:
-        items = _Object({str(i): item for i, item in enumerate(cast(list[Any], self.take(key, list)))}, key)
-        return tuple(items.number(i) for i in items.values)
-
-    def digest(self, key: str) -> str:
-        value = self.take(key, str)
-        if not _SHA256.fullmatch(value):
-            raise _MalformedError(f"{key!r} of {self._where} is no SHA-256")
-        return value

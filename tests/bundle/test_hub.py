@@ -135,6 +135,13 @@ def test_a_server_that_ignores_where_to_go_on(hub: FakeHub, tmp_path: Path) -> N
     assert fetch(tmp_path / "model")["model.safetensors"] == WEIGHTS
 
 
+def test_a_server_that_stalls(hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.3)
+    hub.stall_after = 200_000
+    assert fetch(tmp_path / "model")["model.safetensors"] == WEIGHTS
+    assert any(wanted for wanted in hub.ranges())
+
+
 def test_what_progress_raises_stops_it_and_keeps_what_came(hub: FakeHub, tmp_path: Path) -> None:
     model = look_up(HubReference("some/tiny"))
 
