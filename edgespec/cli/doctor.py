@@ -28,9 +28,30 @@ _PROBE_CONTEXT = 128
 @click.argument("model", required=False)
 @click.option("--threads", type=int, help="Threads to probe with (default: one per core).")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "--pair",
+    type=(str, str),
+    metavar="TARGET DRAFT",
+    help="Predict instead whether such a pair would be faster here; nothing is fetched.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def doctor_command(model: str | None, threads: int | None, device: DeviceChoice, as_json: bool) -> None:
-    """Show versions, the device really used, threads and memory, and probe that exact mode holds here."""
+def doctor_command(
+    model: str | None, threads: int | None, device: DeviceChoice, pair: tuple[str, str] | None, as_json: bool
+) -> None:
+    """Show versions, the device really used, threads and memory, and probe that exact mode holds here.
+
+    With --pair, time graphs of the shapes of a target and a draft, and say whether speculation could win with them:
+    `--pair qwen3-4b qwen3-0.6b`, `--pair 4B 0.6B`, `--pair 1.7B ngram`.
+    """
+    if pair is not None:
+        if model is not None:
+            raise click.UsageError(
+                "--pair looks at no model of this machine; leave out the name", click.get_current_context()
+            )
+        from edgespec.cli.pair import report_pair  # what building a graph needs is slow to import
+
+        report_pair(*pair, threads=threads, device=device, as_json=as_json)
+        return
     facts: dict[str, Any] = {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",

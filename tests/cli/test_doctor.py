@@ -86,3 +86,42 @@ def test_a_machine_on_which_exact_mode_does_not_hold(
     assert "may depend on the draft" in err
     assert main.run(["doctor", "tiny"]) == 0
     assert "exact mode  DOES NOT HOLD" in capsys.readouterr().out
+
+
+SMALL = "layers=2,hidden=64,ffn=128,heads=2,kv_heads=1,head_size=32,vocab=512"
+SMALLER = SMALL.replace("layers=2", "layers=1")
+
+
+def test_a_pair_is_judged_before_anything_is_fetched(run: Run) -> None:
+    result = run("doctor", "--pair", SMALL, SMALLER, "--json", "--threads", "1")
+    assert result.returncode == 0
+    found = json.loads(result.stdout)
+    assert (found["target"]["layers"], found["draft"]["layers"], found["threads"]) == (2, 1, 1)
+    assert len(found["pass_ms"]) == 9
+    assert [p["acceptance"] for p in found["predictions"]] == [0.5, 0.6, 0.7, 0.8]
+    assert all(p["speedup"] >= 1.0 for p in found["predictions"])
+    assert "edgespec: Timing the pair" in result.stderr
+
+
+def test_a_pair_as_text(run: Run) -> None:
+    result = run("doctor", "--pair", SMALL, "ngram")
+    assert result.returncode == 0
+    keys = [line.split("  ")[0] for line in result.stdout.splitlines()]
+    assert keys[:6] == ["target", "draft", "memory", "plain step", "pass", "draft step"]
+    assert keys[6:] == ["accepted"] * 4 + ["verdict"]
+    assert "ngram: looked up" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--pair", "0.6B", "4B"], "is not smaller than the target"),
+        (["--pair", "large", "small"], "'large' is no model's size; give a name of `edgespec list --catalog`"),
+        (["tiny", "--pair", "4B", "0.6B"], "leave out the name"),
+        (["--pair", "4B"], "requires 2 arguments"),
+    ],
+)
+def test_pairs_that_cannot_be_judged(run: Run, args: list[str], says: str) -> None:
+    result = run("doctor", *args)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert says in result.stderr
