@@ -66,13 +66,14 @@ def main() -> None:
 
 
 def _convert(directory: Path, weights: Any) -> None:
-    start = time.perf_counter()
+    start, worked = time.perf_counter(), time.process_time()
     convert_checkpoint(directory, directory / "out", weights=weights)
-    seconds = time.perf_counter() - start
+    seconds, worked = time.perf_counter() - start, time.process_time() - worked
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     size = (directory / "out" / "model.onnx.data").stat().st_size
-    print(f"{weights}: {seconds:.0f} s, {peak / 1e9:.2f} GB resident at most, {size / 1e9:.2f} GB written", flush=True)
+    print(f"{weights}: {seconds:.0f} s ({worked:.0f} s of processor time)", end=", ")
+    print(f"{peak / 1e9:.2f} GB resident at most, {size / 1e9:.2f} GB written", flush=True)
     _run(directory / "out" / "model.onnx")
 
 
