@@ -151,7 +151,7 @@ class _Slot:
         self.temperature = float(self._random.choice(_TEMPERATURES))
 
     def _opener(self) -> tuple[int, ...]:
-        return self._openers[self._random.integers(len(self._openers))] if self._random.random() < _OPENED else ()
+        return self._openers[int(self._random.integers(len(self._openers)))] if self._random.random() < _OPENED else ()
 
     @property
     def heat(self) -> float:

@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from edgespec.graph.config import LlamaConfig
+from edgespec.graph.gguf_families import read_config
+from edgespec.graph.gguf_model import GGUFWeights
 from edgespec.graph.gguf_reader import GGUFFile
-from edgespec.graph.quantize import Rows, float_chunks, vector
-from edgespec.graph.rotary import rotation_frequencies
+from edgespec.graph.quantize import float_chunks
+from edgespec.graph.weights import vector
 
 
 class TorchLlama:
@@ -22,47 +23,44 @@ class TorchLlama:
     def __init__(self, source: Path, *, device: str = "cpu", dtype: torch.dtype = torch.bfloat16) -> None:
         """Raises: ModelError if the file is damaged or of another architecture."""
         file = GGUFFile(source)
-        self.config = config = LlamaConfig.read(file)
+        self.config = config = read_config(file)
+        weights = GGUFWeights(file, config)
+        rotary = config.layers[0].rotary
+        if config.architecture != "llama" or rotary is None:
+            raise weights.error("drafts are trained for plain llama models only")
         self.device, self.dtype = torch.device(device), dtype
-        queries, keys = config.heads * config.head_size, config.kv_heads * config.head_size
 
-        def matrix(*parts: Rows) -> Tensor:
+        def matrix(*names: str) -> Tensor:
+            parts = [weights.rows(f"{name}.weight") for name in names]
             return torch.from_numpy(np.concatenate(list(float_chunks(parts)))).to(self.device, dtype)
 
-        def rows(name: str, count: int, width: int) -> Rows:
-            return Rows.of(file.tensor(f"{name}.weight", count, width))
-
         def gain(name: str) -> Tensor:
-            return torch.from_numpy(vector(file.tensor(f"{name}.weight", config.hidden_size))).to(self.device, dtype)
+            return torch.from_numpy(vector(weights, f"{name}.weight")).to(self.device, dtype)
 
-        d, f = config.hidden_size, config.ffn_size
-        self.embedding = matrix(rows("token_embd", config.vocab_size, d))
-        self.head = matrix(rows("output", config.vocab_size, d)) if "output.weight" in file.tensors else self.embedding
+        self.embedding = matrix("token_embd")
+        self.head = self.embedding if config.tied else matrix("output")
         self.norm = gain("output_norm")
         self.layers: list[dict[str, Tensor]] = []
-        for n in range(config.layers):
+        for n in range(len(config.layers)):
             b = f"blk.{n}"
             self.layers.append(
                 {
                     "attention_norm": gain(f"{b}.attn_norm"),
-                    "qkv": matrix(
-                        rows(f"{b}.attn_q", queries, d).interleaved_to_halves(config.heads),
-                        rows(f"{b}.attn_k", keys, d).interleaved_to_halves(config.kv_heads),
-                        rows(f"{b}.attn_v", keys, d),
-                    ),
-                    "output": matrix(rows(f"{b}.attn_output", d, queries)),
+                    "qkv": matrix(f"{b}.attn_q", f"{b}.attn_k", f"{b}.attn_v"),
+                    "output": matrix(f"{b}.attn_output"),
                     "ffn_norm": gain(f"{b}.ffn_norm"),
-                    "gate_up": matrix(rows(f"{b}.ffn_gate", f, d), rows(f"{b}.ffn_up", f, d)),
-                    "down": matrix(rows(f"{b}.ffn_down", d, f)),
+                    "gate_up": matrix(f"{b}.ffn_gate", f"{b}.ffn_up"),
+                    "down": matrix(f"{b}.ffn_down"),
                 }
             )
-        angles = np.outer(np.arange(config.context_length), rotation_frequencies(file, config))
+        angles = np.outer(np.arange(config.context_length), rotary.frequencies)
         self.cos, self.sin = (torch.from_numpy(g(angles)).to(self.device, dtype) for g in (np.cos, np.sin))
 
     def new_cache(self, batch: int, length: int) -> Tensor:
         """Keys and values for `length` positions: [layers, 2, B, Hkv, length, head size]."""
         c = self.config
-        return torch.zeros(c.layers, 2, batch, c.kv_heads, length, c.head_size, dtype=self.dtype, device=self.device)
+        shape = (len(c.layers), 2, batch, c.kv_heads, length, c.head_size)
+        return torch.zeros(shape, dtype=self.dtype, device=self.device)
 
     def forward(
         self, ids: Tensor, cache: Tensor, past: int, mask: Tensor | None, taps: Sequence[int]
@@ -91,8 +89,8 @@ class TorchLlama:
             x = x + F.linear(attended.transpose(1, 2).reshape(batch, rows, -1), w["output"])
             gate, up = F.linear(self._norm(x, w["ffn_norm"]), w["gate_up"]).chunk(2, dim=-1)
             x = x + F.linear(F.silu(gate) * up, w["down"])
-        if c.layers in taps:
-            found[c.layers] = x
+        if len(c.layers) in taps:
+            found[len(c.layers)] = x
         return self._norm(x, self.norm), [found[n] for n in taps]
 
     def logits(self, x: Tensor) -> Tensor:
