@@ -10,6 +10,7 @@ from edgespec.decoding.costs import Costs, DraftCost
 from edgespec.decoding.passes import PREFILL_CHUNK, prefill
 from edgespec.decoding.protocols import CausalLM, Drafter
 from edgespec.decoding.sampling import Sampler, Sampling
+from edgespec.errors import ContextFullError
 
 _CONTEXTS = (128, 1024)
 _LEAST, _MOST = 3, 15
@@ -33,6 +34,8 @@ def measure_costs(
     Raises: GenerationError if a pass fails; ContextFullError if the context cannot hold k_max + 3 tokens.
     """
     room = model.context_length - k_max - 2
+    if room < 1:
+        raise ContextFullError(f"a context of {model.context_length} tokens has no room for drafts of {k_max}.")
     contexts = (min(_CONTEXTS[0], room // 2), min(_CONTEXTS[1], room))
     share = seconds / 2.5
     times: list[list[list[float]]] = []

@@ -69,10 +69,18 @@ class Costs:
                 contexts=(int(value["contexts"][0]), int(value["contexts"][1])),
                 passes=(tuple(map(float, value["passes"][0])), tuple(map(float, value["passes"][1]))),
                 lone=(float(value["lone"][0]), float(value["lone"][1])),
-                drafts={str(name): DraftCost(**cost) for name, cost in value["drafts"].items()},
+                drafts={
+                    str(name): DraftCost(**{part: float(ms) for part, ms in cost.items()})
+                    for name, cost in value["drafts"].items()
+                },
             )
             times = [*found.passes[0], *found.passes[1], *found.lone]
-            if not times or len(found.passes[0]) != len(found.passes[1]) or not all(0.0 < t < 1e7 for t in times):
+            parts = [ms for cost in found.drafts.values() for ms in (cost.fixed, cost.token, cost.lag)]
+            if not found.passes[0] or len(found.passes[0]) != len(found.passes[1]):
+                raise ValueError("not as many passes at both contexts")
+            if not 0 <= found.contexts[0] < found.contexts[1]:
+                raise ValueError("contexts out of order")
+            if not (all(0.0 < t < 1e7 for t in times) and all(0.0 <= t < 1e7 for t in parts)):
                 raise ValueError("times out of range")
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise UsageError("the measured costs are damaged; they have to be measured again") from error
