@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
 CATALOG_MAX_KL = 0.01
 CATALOG_MIN_AGREEMENT = 0.97
+KEPT_MAX_KL = 0.01
 OWN_MIN_AGREEMENT = 0.90
-"""A model that the catalog has pinned by its hash must come out as good as it was when it was added; any other must be
-usable."""
+"""A model that the catalog has pinned by its hash must come out as good as it was when it was added; 4-bit values of a
+file are kept as they are if that costs next to nothing; any other model must be usable."""
 
 _FORMATS: tuple[WeightsName, ...] = ("int4", "mixed", "int8")
 """From the smallest to the one that keeps most."""
@@ -91,10 +92,11 @@ def convert(
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """How a bundle is made. `inspect`: what else is found out about it, to stand in its manifest. `force`: keep it
-    whatever it lost. `draft`: the bundle that is to draft for it."""
+    """How a bundle is made. `weights` None: in the fastest format that loses no more than it may. `inspect`: what else
+    is found out about it, to stand in its manifest. `force`: keep it whatever it lost. `draft`: the bundle that is to
+    draft for it."""
 
-    weights: WeightsName = "int8"
+    weights: WeightsName | None = None
     convert: Converter = convert
     inspect: Inspect | None = None
     force: bool = False
@@ -107,7 +109,7 @@ class Tools:
 
     def weights_made(self, bundle: Bundle) -> bool:
         """Whether the weights of `bundle` are of the format asked for; a recipe begins with its name."""
-        return self.inspect is None or bundle.manifest.recipe.startswith(self.weights)
+        return self.weights is None or bundle.manifest.recipe.startswith(self.weights)
 
 
 def space_needed(size: int, *, checkpoint: bool, measured: bool) -> int:
@@ -126,13 +128,8 @@ def make(wanted: Wanted, path: Path, tools: Tools, staging: Staging, progress: P
     size = sum(file.stat().st_size for file in path.glob("*.safetensors")) if path.is_dir() else path.stat().st_size
     require_space(staging.scratch, space_needed(size, checkpoint=path.is_dir(), measured=wanted.keep_layers is None))
     making = _Making(wanted, path, tools, staging, progress)
-    made = making.convert("converted", staging.files, tools.weights, progress)
-    quality = checks = None
-    if wanted.keep_layers is None:
-        quality = making.measure(made)
-        if not tools.force:
-            making.refuse_if_worse(quality, made)
-        checks = making.inspect(made) if tools.inspect else None
+    made, quality = making.fastest_good()
+    checks = making.inspect(made) if tools.inspect and quality else None
     progress("Storing the model", 0.0)
     bundle = staging.commit(making.manifest(made, quality, checks))
     progress("Storing the model", 1.0)
@@ -148,6 +145,34 @@ class _Making:
     tools: Tools
     staging: Staging
     progress: Progress
+
+    def fastest_good(self) -> tuple[Converted, Quality | None]:
+        """The first of the formats to try that loses no more than it may. Raises: ModelError if none does."""
+        *tried, last = self._formats()
+        for weights in tried:
+            made = self.convert("converted", self.staging.files, weights, self.progress)
+            quality = self.measure(made, weights)
+            # A file that has four bits already lost what it had to: the conversion is to add nothing to that.
+            if self._good_enough(quality) and (weights != "kept" or quality.mean_kl <= KEPT_MAX_KL):
+                return made, quality
+        made = self.convert("converted", self.staging.files, last, self.progress)
+        if self.wanted.keep_layers is not None:
+            return made, None
+        quality = self.measure(made, last)
+        if not self.tools.force and not self._good_enough(quality):
+            raise self._worse(quality, made, last)
+        return made, quality
+
+    def _formats(self) -> tuple[WeightsName, ...]:
+        """What to try, the fastest first: just int8 for a draft, which is not measured, and for what was measured when
+        it came into the catalog."""
+        if self.tools.weights is not None:
+            return (self.tools.weights,)
+        if self.wanted.pinned or self.wanted.keep_layers is not None:
+            return ("int8",)
+        from edgespec.graph import formats_to_try
+
+        return formats_to_try(self.path)
 
     def convert(self, stage: str, out: Path, weights: WeightsName, progress: Progress) -> Converted:
         layers = self.wanted.keep_layers
@@ -168,18 +193,16 @@ class _Making:
         """The same model in float32, once `measure` has been there."""
         return self.staging.scratch / "reference"
 
-    def measure(self, made: Converted) -> Quality:
+    def measure(self, made: Converted, weights: WeightsName) -> Quality:
         """How far the bundle is from the source's weights in float32."""
         self.convert("reference", self.reference, "float32", self._as("Preparing to measure"))
-        return self._quality("quality", self.staging.files, self.tools.weights, made, self.progress)
+        return self._quality("quality", self.staging.files, weights, made, self.progress)
 
-    def refuse_if_worse(self, quality: Quality, made: Converted) -> None:
-        """Raises: ModelError if it is worse than it may be, naming a format that would do."""
-        if self._good_enough(quality):
-            return
-        raise ModelError(
+    def _worse(self, quality: Quality, made: Converted, weights: WeightsName) -> ModelError:
+        """What to raise for a model that is worse than it may be, naming a format that would do."""
+        return ModelError(
             f"{self.wanted.name} lost too much in the conversion and was not kept: mean KL {quality.mean_kl:.4f}, "
-            f"top-1 agreement {quality.top1_agreement:.1%}; {self._advice(made)}"
+            f"top-1 agreement {quality.top1_agreement:.1%}; {self._advice(made, weights)}"
         )
 
     def inspect(self, made: Converted) -> Checks:
@@ -188,7 +211,7 @@ class _Making:
                 raise TypeError("there is nothing to inspect it with")
             return asdict(self.tools.inspect(self.path, self.staging.files, self.reference, made, self.progress))
 
-        found = self.staging.once("checks", self._key(self.tools.weights), work)
+        found = self.staging.once("checks", self._key(made.recipe), work)
         return Checks(found["parity"], found["memory"], tuple(found["pass_ms"]))
 
     def manifest(self, made: Converted, quality: Quality | None, checks: Checks | None) -> Manifest:
@@ -209,10 +232,10 @@ class _Making:
             draft=self.tools.draft,
         )
 
-    def _advice(self, made: Converted) -> str:
+    def _advice(self, made: Converted, refused: WeightsName) -> str:
         """Tries the formats that keep more, the smallest first."""
         other = self.staging.scratch / "other"
-        for weights in _FORMATS[_FORMATS.index(self.tools.weights) + 1 :] if self.tools.weights in _FORMATS else ():
+        for weights in _FORMATS[_FORMATS.index(refused) + 1 :] if refused in _FORMATS else ():
             stage = f"Trying {weights}"
             self.convert(f"converted-{weights}", other, weights, self._as(stage))
             quality = self._quality(f"quality-{weights}", other, weights, made, self._as(stage))

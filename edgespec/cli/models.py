@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -16,6 +16,9 @@ from edgespec.cli.output import clean, note, progress
 from edgespec.errors import ChecksumError, EdgespecError
 from edgespec.profile import Profiles, Tuned, tuned_key
 
+if TYPE_CHECKING:
+    from edgespec.graph.formats import WeightsName
+
 _json_flag = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -23,18 +26,30 @@ _json_flag = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.argument("reference", metavar="NAME|OWNER/NAME|FILE.gguf|FOLDER")
 @click.option("--name", help="What to call it here.")
 @click.option("--keep-layers", metavar="0-9,25-29", help="Keep only these layers: a draft for the whole model.")
+@click.option(
+    "--weights",
+    type=click.Choice(["auto", "int8", "int4", "mixed", "kept"]),
+    default="auto",
+    show_default=True,
+    help="How to store them: mixed is int4 where it harms least, kept a GGUF file's own 4 bits, auto the fastest that "
+    "loses no more than it may.",
+)
 @click.option("--offline", is_flag=True, help="Do not fetch anything.")
-def pull_command(reference: str, name: str | None, keep_layers: str | None, offline: bool) -> None:
+def pull_command(reference: str, name: str | None, keep_layers: str | None, weights: str, offline: bool) -> None:
     """Fetch a model of the catalog or of the Hub (OWNER/NAME[@REVISION][:FILE.gguf]), or convert a GGUF file or a
     checkpoint's folder.
 
     `edgespec list --catalog` shows the names that the catalog has.
     """
+    from edgespec.making import Tools
     from edgespec.pull import parse_layers, pull
 
     layers = None if keep_layers is None else parse_layers(keep_layers)
+    tools = Tools(None if weights == "auto" else cast("WeightsName", weights))
     with progress() as show:
-        bundle = pull(reference, default_store(), name=name, keep_layers=layers, offline=offline, progress=show)
+        bundle = pull(
+            reference, default_store(), name=name, keep_layers=layers, offline=offline, tools=tools, progress=show
+        )
     click.echo(bundle.name)
 
 

@@ -24,6 +24,6 @@ convert.py       all of it together
 
 from __future__ import annotations
 
-from edgespec.graph.convert import Converted, convert_checkpoint, convert_gguf
+from edgespec.graph.convert import Converted, convert_checkpoint, convert_gguf, formats_to_try
 
-__all__ = ["Converted", "convert_checkpoint", "convert_gguf"]
+__all__ = ["Converted", "convert_checkpoint", "convert_gguf", "formats_to_try"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from gguf.constants import GGMLQuantizationType
 from tokenizers import Tokenizer
 
 from edgespec.errors import UsageError
@@ -20,6 +21,8 @@ from edgespec.graph.formats import FORMATS, WeightFormat, WeightsName
 from edgespec.graph.gguf_families import read_config
 from edgespec.graph.gguf_model import GGUFWeights
 from edgespec.graph.gguf_reader import GGUFFile
+from edgespec.graph.int4 import has_four_bits
+from edgespec.graph.quantize import Rows
 from edgespec.graph.settings import Settings
 from edgespec.graph.tokenizer import build_tokenizer, chat_template, end_of_text_ids
 from edgespec.graph.weights import WeightSource
@@ -28,6 +31,7 @@ from edgespec.model_folder import ModelFolder
 TOKENIZER_NAME = "tokenizer.json"
 TEMPLATE_NAME = "chat_template.jinja"
 _STAGE = "Converting the model"
+_UNQUANTIZED = (GGMLQuantizationType.F32, GGMLQuantizationType.F16, GGMLQuantizationType.BF16)
 _EQUALIZING = 0.25
 """Its share of the work."""
 
@@ -107,6 +111,21 @@ def convert_gguf(
         license=file.text("general.license", "") or None,
     )
     return _convert(model, out, FORMATS[weights], _kept(keep_layers, len(config.layers)), profile, progress)
+
+
+def formats_to_try(source: Path) -> tuple[WeightsName, ...]:
+    """The formats that may suit a GGUF file or a checkpoint's folder, the fastest first; int8 is last and always does.
+
+    Raises: ModelError if the file is missing or damaged.
+    """
+    if source.is_dir():
+        return ("int4", "mixed", "int8")
+    layers = [t for name, t in GGUFFile(source).tensors.items() if name.startswith("blk.") and len(t.shape) > 1]
+    if any(has_four_bits([Rows.of(tensor)]) for tensor in layers):
+        return ("kept", "int8")
+    if all(tensor.type in _UNQUANTIZED for tensor in layers):
+        return ("int4", "mixed", "int8")
+    return ("int8",)
 
 
 def convert_checkpoint(

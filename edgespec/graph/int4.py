@@ -27,6 +27,7 @@ Scales = NDArray[np.float32]
 _ZERO: Final = 8
 _STEPS: Final = np.concatenate([np.linspace(-9.5, -5.5, 12), np.linspace(5.5, 8.0, 6)]).astype(np.float32)
 """Where the block's largest weight is put, in steps from zero; -8 is the lowest code, so most are negative."""
+_SILENT: Final = 1e-4
 _DIGIT_LIMIT: Final = 119
 """The largest number that two digits from -8 to 7 can write in either sign: 7 * 16 + 7."""
 
@@ -83,24 +84,27 @@ def carried_chunks(parts: Sequence[Rows]) -> Iterator[tuple[Codes, Scales]]:
 def _round(weights: NDArray[np.float32], energy: NDArray[np.float32] | None) -> tuple[Codes, Scales]:
     """Codes [blocks, 32] and scales [blocks]."""
     blocks = weights.reshape(-1, BLOCK)
-    if energy is None:
-        weighted = blocks
-        counts = np.ones_like(blocks)
-    else:
-        counts = np.tile(energy.reshape(-1, BLOCK), (len(weights), 1))
-        weighted = blocks * counts
-    largest = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=1, keepdims=True), axis=1)[:, 0]
-    scales, most = np.zeros_like(largest), np.zeros_like(largest)
+    largest = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=1, keepdims=True), axis=1)
+    relative = blocks * inverse(largest)  # from -1 to 1: nothing below can overflow
+    counts = np.broadcast_to(_counts(energy, weights.shape[1]), (len(weights), weights.shape[1])).reshape(-1, BLOCK)
+    weighted = relative * counts
+    scales, most = np.zeros(len(blocks), np.float32), np.zeros(len(blocks), np.float32)
     for step in _STEPS:
-        steps = np.clip(np.rint(blocks * inverse(largest / step)[:, None]), -_ZERO, _ZERO - 1)
+        steps = np.clip(np.rint(relative * step), -_ZERO, _ZERO - 1)
         product = np.einsum("ij,ij->i", weighted, steps)
-        square = np.einsum("ij,ij,ij->i", counts, steps, steps)
-        fitted = product * inverse(square)
+        fitted = product * inverse(np.einsum("ij,ij,ij->i", counts, steps, steps))
         gained = product * fitted  # how much less the squared error is than that of zeros
         better = gained > most
         most[better], scales[better] = gained[better], fitted[better]
-    codes = np.clip(np.rint(blocks * inverse(scales)[:, None]), -_ZERO, _ZERO - 1) + _ZERO
-    return codes.astype(np.uint8), scales
+    codes = np.clip(np.rint(relative * inverse(scales)[:, None]), -_ZERO, _ZERO - 1) + _ZERO
+    return codes.astype(np.uint8), scales * largest[:, 0]
+
+
+def _counts(energy: NDArray[np.float32] | None, width: int) -> NDArray[np.float32]:
+    """How much the error of each column counts, [width]; a silent one counts a little, for other texts' sake."""
+    if energy is None:
+        return np.ones(width, np.float32)
+    return energy * inverse(energy.max(keepdims=True)) + np.float32(_SILENT)
 
 
 def _packed(codes: Codes, rows: int) -> Codes:

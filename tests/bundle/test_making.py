@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,12 +82,37 @@ def test_a_source_that_changed_begins_anew(store: Store, folder: Path, tmp_path:
 def test_force_keeps_what_lost_too_much(store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgespec.quality.measure", lambda *_: BAD)
     with pytest.raises(ModelError, match=r"agreement 60\.0%; try a source with more bits per weight"):
-        pull(str(folder), store)
+        pull(str(folder), store, tools=Tools("int8"))
     assert store.names() == ()
     stages: list[str] = []
-    bundle = pull(str(folder), store, tools=Tools(force=True), progress=lambda stage, _: stages.append(stage))
+    bundle = pull(str(folder), store, tools=Tools("int8", force=True), progress=lambda stage, _: stages.append(stage))
     assert bundle.manifest.quality == BAD
     assert "Converting the model" not in stages
+
+
+@pytest.mark.parametrize("good", ["int4", "mixed", "int8"])
+def test_the_fastest_format_that_is_good_is_taken(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, good: str
+) -> None:
+    graphs: list[Path] = []
+
+    def measure(files: Path, *_: object) -> Quality:
+        graphs.append(files)
+        return GOOD if len(graphs) > ["int4", "mixed", "int8"].index(good) else BAD
+
+    monkeypatch.setattr("edgespec.quality.measure", measure)
+    assert pull(str(folder), store).manifest.recipe.startswith(good)
+
+
+@pytest.mark.parametrize(("kl", "format_name"), [(0.009, "kept"), (0.011, "int8")])
+def test_a_file_s_four_bits_are_kept_if_that_costs_next_to_nothing(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kl: float, format_name: str
+) -> None:
+    monkeypatch.setattr("edgespec.quality.measure", lambda *_: replace(GOOD, mean_kl=kl))
+    path = write_tiny_gguf(tmp_path / "tiny.gguf")
+    assert pull(str(path), store).manifest.recipe.startswith(format_name)
+    with pytest.raises(ModelError, match="in another way"):
+        pull(str(path), store, tools=Tools("mixed"))
 
 
 def test_a_refusal_names_the_format_that_would_do(store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
