@@ -101,6 +101,18 @@ def test_what_was_lucky_in_the_search_has_to_win_again() -> None:
     assert not outcome.better
 
 
+def test_a_run_that_the_machine_slept_through_decides_nothing() -> None:
+    machine = Machine(noise=0.0)
+
+    def asleep(candidate: Candidate, prompt: int) -> float:
+        slept = len(machine.ran) == 4  # the third candidate of the first round: 4 threads
+        return cost(candidate, prompt) * (5.0 if slept else 1.0)
+
+    machine._cost = asleep
+    outcome = Search(machine, PROMPTS[:1], 120.0, clock=lambda: machine.now).find(BEFORE, CHOICES)
+    assert outcome.best == Candidate("model", 4, "small", 4)
+
+
 def test_candidates_take_turns_on_the_same_prompts() -> None:
     machine = Machine()
     search(machine)
