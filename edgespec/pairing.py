@@ -62,10 +62,10 @@ class Prediction:
             return "it cannot win here: even if 19 of 20 proposals were accepted, drafting would cost what it saves"
         what = f"it is at least {WORTHWHILE} times as fast as plain decoding if more than {self.enough:.0%} of the"
         if self.enough <= 0.6:
-            return f"it can win here: {what} tested proposals are accepted, which a draft of the same family reaches"
+            return f"it can win here: {what} tested proposals are accepted, as those of good drafts are"
         if self.enough <= 0.8:
-            return f"it may win here: {what} tested proposals are accepted, which not every draft reaches"
-        return f"it will hardly win here: {what} tested proposals are accepted"
+            return f"it may win here: {what} tested proposals are accepted, as only those of the best drafts are"
+        return f"it will hardly win here: {what} tested proposals are accepted, as hardly any draft's are"
 
 
 def predict(

@@ -43,8 +43,8 @@ def test_what_follows_from_costs() -> None:
     ("enough", "says"),
     [
         (None, "cannot win here"),
-        (0.45, r"can win here.*more than 45% of the tested proposals are accepted, which a draft of the same family"),
-        (0.75, r"may win here.*75%.*not every draft"),
+        (0.45, r"can win here.*more than 45% of the tested proposals are accepted, as those of good"),
+        (0.75, r"may win here.*75%.*only those of the best"),
         (0.9, r"hardly win here.*90%"),
     ],
 )
