@@ -89,7 +89,7 @@ def minding_rows(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same, but for last bits that depend on how many rows a pass has."""
     (head,) = [node for node in model.graph.node if node.output[0] == "logits"]
     head.output[0] = "clean"
-    model.graph.initializer.append(numpy_helper.from_array(np.float32(1e-6), "bit"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(1e-6, np.float32), "bit"))
     model.graph.node.extend(
         [
             helper.make_node("Size", ["input_ids"], ["ids"]),

@@ -115,7 +115,7 @@ def endpoint() -> str:
 def hub_errors(repository: str) -> Generator[None]:
     """Within, huggingface_hub is quiet, and what it raises becomes a DownloadError that says what to do."""
     from huggingface_hub import constants, errors
-    from huggingface_hub.utils import disable_progress_bars, logging
+    from huggingface_hub.utils import disable_progress_bars, logging  # pyright: ignore[reportPrivateImportUsage]
 
     # Not its environment variables: they count only until somebody first imports the library.
     constants.HF_HUB_DISABLE_TELEMETRY = True

@@ -88,7 +88,7 @@ def _download(model: HubModel, file: HubFile, part: Path, report: Callable[[int]
 def _append(model: HubModel, file: HubFile, part: Path, report: Callable[[int], None]) -> None:
     with hub_errors(model.repository), part.open("ab+") as stream:
         from huggingface_hub import constants, file_download, hf_hub_url
-        from huggingface_hub.utils import build_hf_headers
+        from huggingface_hub.utils import build_hf_headers  # pyright: ignore[reportPrivateImportUsage]
 
         constants.DOWNLOAD_CHUNK_SIZE = CHUNK
         if (have := stream.seek(0, io.SEEK_END)) >= file.size:
