@@ -61,13 +61,21 @@ class Draft:
     `probs` float64 [len(tokens), vocab]: the distribution q that each token was drawn from. None: the tokens were
     chosen, not drawn, so q is one-hot. `evidence`: for each token, which of the drafter's classes of confidence it is
     of; it must not depend on how a drawn token was drawn, only on what it was drawn from. `choice`: why the draft is
-    as it is, if somebody weighed it.
+    as it is, if somebody weighed it. `parents`: for each token of a tree, the index of the token that it follows, or -1
+    for the history; tokens that follow the same differ, and are chosen. None: each follows the one before it.
     """
 
     tokens: tuple[int, ...] = ()
     probs: NDArray[np.float64] | None = None
     evidence: tuple[int, ...] = ()
     choice: Choice | None = None
+    parents: tuple[int, ...] | None = None
+
+    def after(self, i: int) -> Sequence[int]:
+        """The indexes of the tokens that follow token `i`, or the history for -1."""
+        if self.parents is None:
+            return (i + 1,) if i + 1 < len(self.tokens) else ()
+        return [child for child, parent in enumerate(self.parents) if parent == i]
 
 
 Worth = Callable[[Sequence[int]], bool]

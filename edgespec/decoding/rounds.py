@@ -6,9 +6,10 @@ from collections.abc import Callable, Generator
 from time import perf_counter
 
 from edgespec.decoding.passes import forward
-from edgespec.decoding.protocols import CausalLM, Draft, Policy
+from edgespec.decoding.protocols import CausalLM, Draft, Logits, Policy
 from edgespec.decoding.sampling import Sampler
 from edgespec.decoding.stats import Round
+from edgespec.decoding.tree import TreeLM
 from edgespec.decoding.verify import verify
 
 
@@ -42,9 +43,11 @@ def generate(
             if policy is not None and (room := min(k, limit - committed - 1)) > 0:
                 draft = policy.propose(history, room, sampler)
             drafted = clock()
-            logits = forward(target, [history[-1], *draft.tokens], len(draft.tokens) + 1, exact)
+            logits = _verifying_pass(target, history[-1], draft, exact)
             verified = clock()
             verdict = verify(draft, logits, history, sampler, ends)
+            if draft.parents is not None and isinstance(target, TreeLM):
+                target.gather(committed, [committed + i for i in verdict.path])
             history.extend(verdict.tokens)
             committed = len(history)
         finally:
@@ -69,6 +72,15 @@ def generate(
         yield done
         if verdict.ended:
             return
+
+
+def _verifying_pass(target: CausalLM, last: int, draft: Draft, exact: bool) -> Logits:
+    ids = [last, *draft.tokens]
+    if draft.parents is None:
+        return forward(target, ids, len(ids), exact)
+    if exact or not isinstance(target, TreeLM):
+        raise ValueError("a draft tree needs a model that takes trees, and no exact mode")
+    return target.forward_tree(ids, [-1, *[parent + 1 for parent in draft.parents]])
 
 
 def _arm(policy: Policy | None, draft: Draft) -> str:

@@ -4,7 +4,7 @@ For a row with target distribution p and a proposal x from distribution q (Levia
 
     sampled draft   accept x with probability min(1, p(x) / q(x)); else draw from norm(max(0, p - q)),
                     or from p where that is zero everywhere
-    chosen draft    q is one-hot: draw from p and accept x if it is what was drawn
+    chosen draft    q is one-hot: draw from p and accept x if it is what was drawn; in a tree, whichever x it is
     greedy          accept x if it is the argmax of p
 
 p and q are taken after every transform, with the history that the row would have. Each rule emits a token whose
@@ -26,19 +26,24 @@ from edgespec.decoding.stats import Extra
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a pass added: `accepted` of `tested` proposals, then one token of the target's own unless the text ended."""
+    """What a pass added: `accepted` of `tested` proposals, then one token of the target's own unless the text ended.
+
+    In a tree, the proposals of one depth are tested together, and count as one. `path`: the indexes of the accepted.
+    """
 
     tokens: tuple[int, ...]
     tested: int
     accepted: int
     extra: Extra | None
     ended: bool
+    path: tuple[int, ...]
 
 
 def verify(
     draft: Draft, logits: Logits, history: Sequence[int], sampler: Sampler, ends: Callable[[int], bool]
 ) -> Verdict:
-    """Check a draft against the target's `logits` [len(draft) + 1, vocab], whose row 0 follows `history`.
+    """Check a draft against the target's `logits` [len(draft) + 1, vocab], whose row 0 follows `history`, and row
+    i + 1 proposal i.
 
     `ends(token)` is asked once for every emitted token, in order; True ends the text: no bonus and no tail.
     """
@@ -46,19 +51,26 @@ def verify(
     emitted: list[int] = []
 
     def emit(row: int, proposed: int | None = None, q: Probabilities | None = None) -> int:
-        token = _row(logits[row], recent, len(history) + row, sampler, proposed, q)
+        token = _row(logits[row], recent, len(history) + len(emitted), sampler, proposed, q)
         recent.append(token)
         emitted.append(token)
         return token
 
-    for i, proposed in enumerate(draft.tokens):
-        token = emit(i, proposed, None if draft.probs is None else draft.probs[i])
-        hit, ended = token == proposed, ends(token)
-        if not hit or ended:
-            return Verdict(tuple(emitted), i + 1, i + hit, None if hit else "correction", ended)
-    k = len(draft.tokens)
-    ended = ends(emit(k))
-    return Verdict(tuple(emitted), k, k, "bonus" if k else "plain", ended)
+    path: list[int] = []
+    last = -1
+    while proposals := draft.after(last):
+        first = proposals[0]
+        token = emit(last + 1, draft.tokens[first], None if draft.probs is None else draft.probs[first])
+        hit, ended = next((i for i in proposals if draft.tokens[i] == token), None), ends(token)
+        if hit is not None:
+            path.append(hit)
+            last = hit
+        if hit is None or ended:
+            extra = "correction" if hit is None else None
+            return Verdict(tuple(emitted), len(emitted), len(path), extra, ended, tuple(path))
+    k = len(path)
+    ended = ends(emit(last + 1))
+    return Verdict(tuple(emitted), k, k, "bonus" if k else "plain", ended, tuple(path))
 
 
 def _row(

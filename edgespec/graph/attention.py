@@ -41,7 +41,8 @@ class Attention:
         # Matrix products on a GPU mind how many rows they get, so padding attention alone would gain nothing there.
         self._padded: Final = graph.profile == "cpu"
         self._padded_rows = self._rows_count = ""
-        self._count = self._valid = ""  # S + P, T + P
+        self._count = self._valid = self._width = ""  # S + P, T + P twice: what the mask says, what it is wide
+        self._tree: list[str] = []
         self._lengths: list[str] = []
         self._layers: list[tuple[LayerConfig, _Tables | None]] = []
 
@@ -57,6 +58,9 @@ class Attention:
             if layer.rotary is not None and layer.rotary not in tables:
                 tables[layer.rotary] = self._add_tables(layer.rotary, f"_{len(tables)}" if tables else "")
         self._layers = [(layer, tables[layer.rotary] if layer.rotary else None) for layer in layers]
+        # A window counts rows, not positions, and a long table has rows of its own: no trees there.
+        if self._padded and not any(layer.window for layer in layers) and not any(t.rows for t in tables.values()):
+            self._tree = [self._add_positions(), self._add_bias()]
 
     def add(self, n: int, source: int, x: str) -> str:
         """The attention of layer `n` of the graph, which is layer `source` of the model: [1,S,hidden] to the same."""
@@ -87,7 +91,9 @@ class Attention:
             attributes["softcap"] = config.attention_softcap
         inputs = [*inputs, *self._lengths]
         if tables is not None:
-            inputs += [tables.cos, tables.sin, *([tables.rows] if tables.rows else [])]
+            inputs += [tables.cos, tables.sin, *([tables.rows] if tables.rows else self._tree)]
+        elif self._tree:
+            inputs += ["", "", *self._tree]
         return self._graph.node(
             "GroupQueryAttention",
             inputs,
@@ -142,7 +148,30 @@ class Attention:
         width = graph.node("Gather", [graph.node("Shape", [mask], "mask_shape"), graph.constant("column", 1)], "width")
         if self._padded:
             width = graph.node("Add", [width, "attention_padding"], "padded_width")
+        self._width = width
         self._lengths = [seqlens, graph.node("Cast", [width], "total_length", to=TensorProto.INT32)]
+
+    def _add_positions(self) -> str:
+        """The position of each row, int64 [1,S+P]: what the optional input position_ids says, else one after the other
+        behind the past."""
+        graph = self._graph
+        given = graph.constant(graph.input("position_ids", TensorProto.INT64, [1, "sequence_length_given"]), [[-1]])
+        end = graph.node("Squeeze", [self._valid], "positions_end")
+        start = graph.node("Sub", [end, self._count], "positions_start")
+        rising = graph.node("Range", [start, end, graph.constant("positions_step", 1)], "positions_rising")
+        rising = graph.node("Unsqueeze", [rising, graph.constant("positions_axis", [0])], "positions_by_default")
+        absent = graph.node("Less", [given, graph.constant("positions_first", 0)], "positions_absent")
+        return graph.node("Where", [absent, rising, given], "positions")
+
+    def _add_bias(self) -> str:
+        """What is added to the attention scores, [1,1,S+P,T+P]: the optional input attention_bias, else nothing."""
+        graph = self._graph
+        shape = [1, 1, "sequence_length_biased", "total_sequence_length_biased"]
+        given = graph.constant(graph.input("attention_bias", TensorProto.FLOAT, shape), [[[[0.0]]]], np.float32)
+        axis = graph.constant("bias_axis", [0])
+        sizes = [graph.node("Unsqueeze", [n, axis], f"{n}_list") for n in (self._count, self._width)]
+        full = graph.node("Concat", [graph.constant("bias_heads", [1, 1]), *sizes], "bias_shape", axis=0)
+        return graph.node("Expand", [given, full], "bias")
 
     def _add_tables(self, rotary: Rotary, suffix: str) -> _Tables:
         graph, context = self._graph, self._config.context_length

@@ -25,15 +25,18 @@ _TYPES = {
     "tensor(int64)": np.int64,
     "tensor(int32)": np.int32,
 }
-_RANKS = {
-    "input_ids": 2,
-    "attention_mask": 2,
-    "position_ids": 2,
-    "num_logits_to_keep": 0,
-    "attention_padding": 0,
-    "context_length": 0,
+_INPUTS = {
+    "input_ids": ("tensor(int64)", 2),
+    "attention_mask": ("tensor(int64)", 2),
+    "position_ids": ("tensor(int64)", 2),
+    "num_logits_to_keep": ("tensor(int64)", 0),
+    "attention_padding": ("tensor(int64)", 0),
+    "context_length": ("tensor(int64)", 0),
+    "attention_bias": ("tensor(float)", 4),
 }
-"""The inputs that are understood, int64 all of them, and how many dimensions they have."""
+"""The inputs that are understood, their type, and how many dimensions they have."""
+_NEVER_REQUIRED = "attention_bias"
+"""Only our own graphs, where it is optional, say what it means."""
 
 _OBSTACLES = (
     (r"use_cache_branch", "it has a branch of its own for the first pass (use_cache_branch), as old exports have"),
@@ -79,6 +82,7 @@ class GraphIO:
     logits_to_keep: bool
     attention_padding: bool
     context_length: bool
+    trees: bool
     logits_dtype: np.dtype[np.generic]
     vocab_size: int
 
@@ -111,14 +115,17 @@ def read_graph_io(
     cache = tuple(_cache_tensor(v, made, graph, head_size) for v in inputs if _PAST.match(v.name))
     if not cache:
         raise _refuse(graph, "it has no KV cache (past_key_values.N.key)")
+    optional = {v.name for v in overridable}
+    mode = _cache_mode(graph, cache[0].past)
     return GraphIO(
         cache=cache,
-        mode=_cache_mode(graph, cache[0].past),
+        mode=mode,
         attention_mask="attention_mask" in given,
         position_ids="position_ids" in given,
-        logits_to_keep=any(v.name == "num_logits_to_keep" for v in [*inputs, *overridable]),
-        attention_padding=any(v.name == "attention_padding" for v in overridable),
-        context_length=any(v.name == "context_length" for v in overridable),
+        logits_to_keep="num_logits_to_keep" in {*given, *optional},
+        attention_padding="attention_padding" in optional,
+        context_length="context_length" in optional,
+        trees=mode == "shared" and {"attention_bias", "position_ids"} <= optional,
         logits_dtype=_dtype(logits, graph),
         vocab_size=vocab,
     )
@@ -126,11 +133,11 @@ def read_graph_io(
 
 def _check_inputs(values: Sequence[Value], required: Container[str], graph: Path) -> None:
     for v in values:
-        if v.name not in _RANKS:
+        if v.name not in _INPUTS or (v.name == _NEVER_REQUIRED and v.name in required):
             if v.name in required:
                 obstacle = next(text for pattern, text in _OBSTACLES if re.search(pattern, v.name))
                 raise _refuse(graph, obstacle.format(name=v.name))
-        elif v.type != "tensor(int64)" or len(v.shape) != _RANKS[v.name]:
+        elif (v.type, len(v.shape)) != _INPUTS[v.name]:
             raise _refuse(graph, f"its {v.name} is a {v.type} of shape {list(v.shape)}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -32,9 +33,9 @@ class SharedCache:
     """One buffer per tensor, bound as past and present alike; the graph writes in place. Rewind costs nothing."""
 
     def __init__(self, io: GraphIO, capacity: int) -> None:
+        self._buffers = [np.zeros(_shape(t, capacity), t.dtype) for t in io.cache]
         self._values = [
-            (t, ort.OrtValue.ortvalue_from_numpy(np.zeros((1, t.kv_heads, capacity, t.head_size), t.dtype)))
-            for t in io.cache
+            (t, ort.OrtValue.ortvalue_from_numpy(buffer)) for t, buffer in zip(io.cache, self._buffers, strict=True)
         ]
         self._bound = False
 
@@ -48,6 +49,11 @@ class SharedCache:
 
     def advance(self, length: int) -> None:
         """The graph is told the length through the attention mask."""
+
+    def gather(self, start: int, positions: Sequence[int]) -> None:
+        """Copy these positions to `start` and behind it."""
+        for buffer in self._buffers:
+            buffer[:, :, start : start + len(positions)] = buffer[:, :, list(positions)]
 
 
 class GrowingCache:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from edgespec.decoding.protocols import Logits
+from edgespec.decoding.tree import tree_bias, tree_positions
 from edgespec.errors import ContextFullError, GenerationError, ModelError
 from edgespec.runtime.device import Device, DeviceChoice, choose_device
 from edgespec.runtime.graph_io import GraphIO, read_graph_io
-from edgespec.runtime.kv_cache import make_cache
+from edgespec.runtime.kv_cache import SharedCache, make_cache
 from edgespec.runtime.session import open_session
+
+_NO_TREE: Final = np.full(1, -1, np.int64), np.zeros((1, 1), np.float32)
+"""What the graph takes for positions and bias where there is none."""
 
 
 class OnnxCausalLM:
@@ -116,6 +121,26 @@ class OnnxCausalLM:
             self._padding_suffices = np.array_equal(alone, logits)
         return logits
 
+    @property
+    def takes_trees(self) -> bool:
+        return isinstance(self._cache, SharedCache) and self._io.trees
+
+    def forward_tree(self, ids: Sequence[int], parents: Sequence[int]) -> Logits:
+        """See decoding.tree.TreeLM. Raises ModelError if the graph does not take trees."""
+        if not self.takes_trees:
+            raise ModelError("this model's graph does not take draft trees; use --draft-branches 1.")
+        self._bind_tree(tree_positions(parents, self.length), tree_bias(parents, self.length))
+        try:
+            return self.forward(ids, len(ids))
+        finally:
+            self._bind_tree(*_NO_TREE)
+
+    def gather(self, start: int, positions: Sequence[int]) -> None:
+        """See decoding.tree.TreeLM."""
+        if isinstance(self._cache, SharedCache) and (moved := list(positions)) != [*range(start, start + len(moved))]:
+            self._cache.gather(start, moved)
+        self.rewind(start + len(positions))
+
     def _beside_itself(self, token: int) -> Logits:
         logits = self.forward([token, token])
         self.rewind(self.length - 1)
@@ -125,6 +150,12 @@ class OnnxCausalLM:
         if not 0 <= length <= self.length:
             raise ValueError(f"cannot rewind to {length}: the cache holds {self.length} positions")
         self.length = length
+
+    def _bind_tree(self, positions: NDArray[np.int64], bias: NDArray[np.float32]) -> None:
+        self._tree = positions, bias  # bound by address
+        shape = [1, 1, *bias.shape]
+        self._binding.bind_input("attention_bias", "cpu", 0, np.float32, shape, bias.ctypes.data)
+        self._bind_input("position_ids", positions, [1, len(positions)])
 
     def _bind_input(self, name: str, values: NDArray[np.int64], shape: list[int]) -> None:
         self._binding.bind_input(name, "cpu", 0, np.int64, shape, values.ctypes.data)

@@ -97,6 +97,8 @@ def test_inputs_and_outputs_are_those_of_the_contract(tiny_int8: Path) -> None:
     assert [(e.name, e.type, e.shape) for e in session.get_overridable_initializers()] == [
         ("attention_padding", "tensor(int64)", []),
         ("num_logits_to_keep", "tensor(int64)", []),
+        ("position_ids", "tensor(int64)", [1, "sequence_length_given"]),
+        ("attention_bias", "tensor(float)", [1, 1, "sequence_length_biased", "total_sequence_length_biased"]),
     ]
     assert [(e.name, e.type, e.shape) for e in session.get_outputs()] == [
         ("logits", "tensor(float)", [1, "logits_length", len(TOKENS)]),

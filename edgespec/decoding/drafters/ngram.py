@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgespec.decoding.protocols import Draft, Worth, always
 from edgespec.decoding.sampling import Sampler
@@ -29,6 +30,10 @@ USUAL = (
 tokens stood go on otherwise, there are none, or they go on in the same way (docs/benchmarks.md)."""
 
 
+_LOOK_BACK = 64
+"""Places. Those further back are not asked for other continuations."""
+
+
 class NgramDrafter:
     """Proposes the continuation of the most recent place where the longest suffix of the history stood before.
 
@@ -47,8 +52,7 @@ class NgramDrafter:
         self._length = 0
 
     def propose(self, history: Sequence[int], k: int, sampler: Sampler, worth: Worth = always) -> Draft:
-        self._tokens[self._length : len(history)] = history[self._length :]
-        self._length = len(history)
+        self._read(history)
         match, places = self._places()
         if not match or k < 1:
             return Draft()
@@ -61,6 +65,18 @@ class NgramDrafter:
         evidence = [3 * (min(match + i, MAX_MATCH) - 1) + agreement[min(i, len(agreement) - 1)] for i in range(k)]
         return Draft(tuple(draft), evidence=tuple(evidence))
 
+    def followers(self, history: Sequence[int], count: int) -> list[int]:
+        """At most `count` different tokens that followed the last tokens where they stood before: those of the longer
+        matches first, and of these the latest."""
+        self._read(history)
+        found: dict[int, None] = {}
+        for ends in reversed(self._levels()):
+            for token in self._tokens[ends[: -_LOOK_BACK - 1 : -1] + 1].tolist():
+                found.setdefault(token)
+                if len(found) == count:
+                    return list(found)
+        return list(found)
+
     def lag(self, length: int) -> int:
         return 0
 
@@ -70,20 +86,28 @@ class NgramDrafter:
     def _places(self) -> tuple[int, list[int]]:
         """(how many of the last tokens stood before, at most MAX_MATCH; where they were followed by what: the most
         recent place first, then the witnesses)."""
-        tokens, last = self._tokens, self._length - 1
-        ends = np.flatnonzero(tokens[:last] == tokens[last])
-        match, longest, shorter = 0, ends, ends
-        while ends.size:
-            match, longest, shorter = match + 1, ends, longest
-            if match == MAX_MATCH:
-                break
-            ends = ends[ends >= match]
-            ends = ends[tokens[ends - match] == tokens[last - match]]
-        if not match:
+        levels = self._levels()
+        if not levels:
             return 0, []
+        longest, shorter = levels[-1], levels[-2:][0]
         source = int(longest[-1])
         others = longest[-1 - _WITNESSES : -1] if longest.size > 1 else shorter[shorter != source][-_WITNESSES:]
-        return match, [source + 1, *(int(end) + 1 for end in others)]
+        return len(levels), [source + 1, *(int(end) + 1 for end in others)]
+
+    def _levels(self) -> list[NDArray[np.int64]]:
+        """Where the last 1, 2, ... tokens ended before: as many as did anywhere, at most MAX_MATCH."""
+        tokens, last = self._tokens, self._length - 1
+        levels: list[NDArray[np.int64]] = []
+        ends = np.flatnonzero(tokens[:last] == tokens[last])
+        while ends.size and len(levels) < MAX_MATCH:
+            levels.append(ends)
+            ends = ends[ends >= len(levels)]
+            ends = ends[tokens[ends - len(levels)] == tokens[last - len(levels)]]
+        return levels
+
+    def _read(self, history: Sequence[int]) -> None:
+        self._tokens[self._length : len(history)] = history[self._length :]
+        self._length = len(history)
 
     def _agreement(self, draft: Sequence[int], witnesses: Sequence[int]) -> list[int]:
         """For each proposal, what the witnesses say that have agreed with all before it."""
