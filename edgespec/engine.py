@@ -19,7 +19,8 @@ from edgespec.decoding.costs import Costs
 from edgespec.decoding.drafters.draft_model import DraftModelDrafter
 from edgespec.decoding.drafters.history import HistoryDrafter
 from edgespec.decoding.drafters.ngram import NgramDrafter
-from edgespec.decoding.protocols import Drafter
+from edgespec.decoding.protocols import Drafter, Policy
+from edgespec.decoding.tree import Branching
 from edgespec.errors import ModelError, UsageError
 from edgespec.foreign_graph import draft_obstacle, exact_mode_holds
 from edgespec.history import History
@@ -84,7 +85,8 @@ def open_chat(
         draft, settings = _limit(bundle, target, draft, settings, notice)
     draft, settings = _tuned(tuned, draft, settings, store)
     draft = paired_draft(bundle, store) if draft is None else draft
-    policy, remember = None, forget
+    policy: Policy | None = None
+    remember = forget
     if draft != "none":
         drafters, drafts = _make_drafters(draft, bundle, tokenizer, store, target.context_length, resources, progress)
         if history is not None:
@@ -92,6 +94,8 @@ def open_chat(
             drafters, remember = [HistoryDrafter(earlier.corpus), *drafters], earlier.remember
         costs = _costs(bundle, drafts, target, drafters, settings.longest_draft, store, progress)
         policy = Controller(drafters, costs, exact=settings.exact_mode, name=drafters[-1].name)
+        if settings.draft_branches > 1:
+            policy = _branching(policy, target, settings.draft_branches - 1)
     return Chat(
         target,
         tokenizer,
@@ -103,6 +107,12 @@ def open_chat(
         device=target.device.kind,
         remember=remember,
     )
+
+
+def _branching(policy: Policy, target: OnnxCausalLM, branches: int) -> Policy:
+    if not target.takes_trees:
+        raise UsageError("this model's graph takes no draft with branches; use --draft-branches 1, or pull it again.")
+    return Branching(policy, target.context_length, branches)
 
 
 def open_model(bundle: Bundle | ForeignBundle, resources: Resources) -> OnnxCausalLM:

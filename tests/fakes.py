@@ -89,6 +89,19 @@ class TableModel:
         self.rewind(self.length - 1)
         return logits[:1]
 
+    def forward_tree(self, ids: Sequence[int], parents: Sequence[int]) -> Logits:
+        past = self.length
+        given = self.forward(ids)
+        for row, parent in enumerate(parents):
+            before = ids[parent] if parent >= 0 else int(self._positions[past - 1]) if past else 0
+            given[row] = self.table[before, ids[row]]
+        return given
+
+    def gather(self, start: int, positions: Sequence[int]) -> None:
+        moved = self._positions[list(positions)]
+        self._positions[start : start + len(moved)] = moved
+        self.rewind(start + len(moved))
+
     def rewind(self, length: int) -> None:
         if not 0 <= length <= self.length:
             raise ValueError(f"cannot rewind {self.length} to {length}")

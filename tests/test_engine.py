@@ -15,6 +15,7 @@ from edgespec.chat.events import Answer
 from edgespec.chat.session import Chat, Settings
 from edgespec.engine import Resources, open_chat
 from edgespec.errors import ChecksumError, EdgespecError, ModelError, UsageError
+from edgespec.runtime.model import OnnxCausalLM
 
 SETTINGS = Settings(max_tokens=24)
 
@@ -143,3 +144,21 @@ def test_a_damaged_model_is_not_opened(home: Path, tmp_path: Path, monkeypatch: 
     for model, draft in (("skip", None), ("tiny", "skip")):
         with pytest.raises(ChecksumError, match=r"model\.onnx\.data of skip"):
             open_chat(model, draft=draft)
+
+
+def test_drafts_may_branch_where_they_are_asked_to() -> None:
+    settings = Settings(max_tokens=40, exact=False, draft_branches=3)
+    answer = ask(open_chat("tiny", settings=settings))
+    stats = answer.stats
+    assert len(answer.tokens) == stats.emitted == stats.accepted + stats.corrections + stats.bonus + stats.plain
+    assert stats.accepted <= stats.tested <= stats.proposed
+
+
+def test_branches_are_refused_where_they_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="exact mode takes no draft with branches"):
+        Settings(draft_branches=2)
+    with pytest.raises(UsageError, match="it must be 1 to 8"):
+        Settings(draft_branches=0)
+    monkeypatch.setattr(OnnxCausalLM, "takes_trees", False)
+    with pytest.raises(UsageError, match="takes no draft with branches"):
+        open_chat("tiny", settings=Settings(exact=False, draft_branches=2))

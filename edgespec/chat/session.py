@@ -41,13 +41,14 @@ def forget(_tokens: Sequence[int], _start: int) -> None:
 class Settings:
     """How answers are made. `exact` None: on at temperature 0, where it makes the text independent of the draft.
 
-    `draft_max` is the largest draft length k; None: what `edgespec tune` found, else DRAFT_MAX. UsageError for a value
-    out of range.
+    `draft_max` is the largest draft length k; None: what `edgespec tune` found, else DRAFT_MAX. `draft_branches`: how
+    many ways a draft may go on from its first token. UsageError for a value out of range.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
     exact: bool | None = None
     draft_max: int | None = None
+    draft_branches: int = 1
     max_tokens: int = MAX_TOKENS
     stop: tuple[str, ...] = ()
     system: str | None = None
@@ -55,6 +56,10 @@ class Settings:
     def __post_init__(self) -> None:
         if not 1 <= self.longest_draft <= 64:
             raise UsageError(f"the draft length cannot be {self.draft_max}; it must be between 1 and 64.")
+        if not 1 <= self.draft_branches <= 8:
+            raise UsageError(f"a draft cannot have {self.draft_branches} branches; it must be 1 to 8.")
+        if self.draft_branches > 1 and self.exact_mode:
+            raise UsageError("exact mode takes no draft with branches: use --no-exact, or --draft-branches 1.")
         if self.max_tokens < 1:
             raise UsageError(f"the number of tokens cannot be {self.max_tokens}; it must be 1 or more.")
 

@@ -25,6 +25,13 @@ def generation_flags(*, max_tokens: int = MAX_TOKENS) -> Callable[[_F], _F]:
         ),
         click.option("--draft-max", type=int, metavar="K", help=f"Longest draft (default: as tuned, or {DRAFT_MAX})."),
         click.option(
+            "--draft-branches",
+            type=int,
+            default=1,
+            metavar="N",
+            help="Let drafts branch in N ways, which seldom pays; needs --no-exact.",
+        ),
+        click.option(
             "--exact/--no-exact",
             default=None,
             help="The same text with any draft, or none. Default: on at temperature 0.",
@@ -67,6 +74,7 @@ def read_settings(flags: dict[str, Any]) -> Settings:
         ),
         exact=flags["exact"],
         draft_max=flags["draft_max"],
+        draft_branches=flags["draft_branches"],
         max_tokens=flags["max_tokens"],
         stop=flags["stop"],
         system=flags["system"],

@@ -27,7 +27,7 @@ class TreeLM(CausalLM, Protocol):
 
     def forward_tree(self, ids: Sequence[int], parents: Sequence[int]) -> Logits:
         """As `forward` of `ids`, all rows, where row i follows row parents[i] (less than i), or the cached positions
-        for -1, and sees nothing beside the way to it. Its position is that of its depth.
+        for -1, and sees nothing beside the way to it. Its position is that of its depth. Something must be cached.
 
         Raises: as `forward`.
         """

@@ -93,8 +93,8 @@ def convert_gguf(
     Graph, in the profile's floats but for the ids: input_ids int64 [1,S], attention_mask int64 [1,past+S],
     past_key_values.N.key/value [1,Hkv,P,D] -> logits [1,R,V], present.N.key/value. Optional, int64 []:
     num_logits_to_keep (0, all rows), attention_padding ("cpu" only: 0; rows that only attention sees, see Attention),
-    context_length (LongRoPE only: the model's; the context that the cache has room for). Optional for draft trees ("cpu"
-    only, without windows and LongRoPE): position_ids int64 [1,S], attention_bias [1,1,S,past+S].
+    context_length (LongRoPE only: the model's; the context that the cache has room for). Optional, for draft trees
+    ("cpu" only, without windows and LongRoPE): position_ids int64 [1,S], attention_bias [1,1,S,past+S].
 
     Raises: ModelError if the file is damaged, of another architecture, or cannot be converted faithfully; UsageError
     for layers that it does not have; OSError if `out` cannot be written.

@@ -126,9 +126,14 @@ class OnnxCausalLM:
         return isinstance(self._cache, SharedCache) and self._io.trees
 
     def forward_tree(self, ids: Sequence[int], parents: Sequence[int]) -> Logits:
-        """See decoding.tree.TreeLM. Raises ModelError if the graph does not take trees."""
+        """See decoding.tree.TreeLM. Raises ModelError if the graph does not take trees.
+
+        ValueError at length 0: there, ONNX Runtime 1.31's GroupQueryAttention counts positions for itself.
+        """
         if not self.takes_trees:
             raise ModelError("this model's graph does not take draft trees; use --draft-branches 1.")
+        if not self.length:
+            raise ValueError("a draft tree cannot stand at the beginning of a text")
         self._bind_tree(tree_positions(parents, self.length), tree_bias(parents, self.length))
         try:
             return self.forward(ids, len(ids))
