@@ -80,6 +80,8 @@ def open_chat(
     use_threads(resources.threads, tuned.threads if tuned else None)
     tokenizer = Tokenizer.load(bundle.tokenizer)  # before the model, which can then use the memory that parsing freed
     target = open_model(bundle, resources)
+    if settings.draft_branches > 1 and not target.takes_trees:
+        raise UsageError(f"{bundle.name} takes no draft with branches; use --draft-branches 1, or pull it again.")
     if isinstance(bundle, ForeignBundle):
         notice(f"{bundle.name}: running {bundle.graph.relative_to(bundle.directory)}")
         draft, settings = _limit(bundle, target, draft, settings, notice)
@@ -95,7 +97,7 @@ def open_chat(
         costs = _costs(bundle, drafts, target, drafters, settings.longest_draft, store, progress)
         policy = Controller(drafters, costs, exact=settings.exact_mode, name=drafters[-1].name)
         if settings.draft_branches > 1:
-            policy = _branching(policy, target, settings.draft_branches - 1)
+            policy = Branching(policy, target.context_length, settings.draft_branches - 1)
     return Chat(
         target,
         tokenizer,
@@ -107,12 +109,6 @@ def open_chat(
         device=target.device.kind,
         remember=remember,
     )
-
-
-def _branching(policy: Policy, target: OnnxCausalLM, branches: int) -> Policy:
-    if not target.takes_trees:
-        raise UsageError("this model's graph takes no draft with branches; use --draft-branches 1, or pull it again.")
-    return Branching(policy, target.context_length, branches)
 
 
 def open_model(bundle: Bundle | ForeignBundle, resources: Resources) -> OnnxCausalLM:
