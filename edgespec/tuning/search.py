@@ -24,7 +24,7 @@ _MARGIN = 1.02
 """How much faster than what is in force a value must look to be taken on."""
 _FINAL_SHARE = 2.0
 """The time for the last comparison, against that for one setting."""
-_LEAST_RUNS = 2
+_LEAST_RUNS = 3
 _LEAST_PAIRS, _MOST_PAIRS = 8, 48
 """Runs of each candidate for a setting; of each of the two in the last comparison."""
 _RUNS = 120
