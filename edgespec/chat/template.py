@@ -7,7 +7,9 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +90,7 @@ class ChatTemplate:
 
     def _render(self, variables: dict[str, Any]) -> str:
         if not self._trusted:
-            return _render_apart(self._source, variables)
+            return _render_apart(self._source, json.dumps(variables), int(time.time() // 60))
         try:
             return jinja_render.render(self._source, variables)
         except Exception as error:
@@ -130,8 +132,11 @@ def _stand_in(index: int, message: Message) -> str:
     return f"{before}{_OPEN}{index}{_CLOSE}{after}"
 
 
-def _render_apart(source: str, variables: dict[str, Any]) -> str:
-    request = json.dumps({"source": source, "variables": variables}).encode() + b"\n"
+@lru_cache(maxsize=16)
+def _render_apart(source: str, variables: str, _minute: int) -> str:
+    """Kept, as a process takes long to start and conversations of one form render the same: until the next minute,
+    because a template may tell the time."""
+    request = json.dumps({"source": source, "variables": json.loads(variables)}).encode() + b"\n"
     # By its file, and without its folder on the path: the worker imports Jinja and nothing of ours.
     command = [sys.executable, "-P", jinja_render.__file__]
     try:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -206,6 +207,28 @@ def test_a_hostile_template_is_refused_and_the_chat_goes_on(source: str, cause: 
         ChatTemplate(source, tokenizer).render_ids([USER])
     assert len(str(caught.value)) < 400
     assert ChatTemplate(None, tokenizer).render_ids([USER])
+
+
+def test_conversations_of_one_form_share_a_process_until_the_clock_moves_on(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[object] = []
+    start, now = subprocess.run, [90.0]
+
+    def counted(*args: Any, **options: Any) -> Any:
+        started.append(args)
+        return start(*args, **options)
+
+    monkeypatch.setattr(template_module.subprocess, "run", counted)
+    monkeypatch.setattr(template_module.time, "time", lambda: now[0])
+    template = ChatTemplate(f"{CHATML}{{# this test's own #}}", tokenizer)
+    first = template.render_ids([Message("user", "The heron")])
+    assert template.render_ids([Message("user", "a fish")]) != first
+    assert template.render_ids([Message("user", "The heron")]) == first
+    assert len(started) == 1
+    now[0] = 120.0
+    assert template.render_ids([Message("user", "The heron")]) == first
+    assert len(started) == 2
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process's memory and tells its peak")
