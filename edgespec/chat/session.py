@@ -114,6 +114,10 @@ class Chat:
         return self._target.context_length
 
     @property
+    def vocab_size(self) -> int:
+        return self._target.vocab_size
+
+    @property
     def context_used(self) -> int:
         """How many positions the target's cache holds."""
         return self._target.length

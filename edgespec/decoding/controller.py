@@ -83,11 +83,12 @@ class Controller:
     """Chooses among plain decoding and `drafters`; a Policy.
 
     costs: what was measured, for all of them. exact: whether a plain round costs exact mode's lone row. name: what the
-    whole is called.
+    whole is called. drafters, measured: what it was given, for whoever shows or tests it.
     """
 
     def __init__(self, drafters: Sequence[Drafter], costs: Costs, *, exact: bool, name: str) -> None:
         self.name = name
+        self.drafters, self.measured = tuple(drafters), costs
         self._arms = [_Arm(d, costs.k_max) for d in drafters]
         self._costs = LiveCosts(costs, exact=exact)
         self._k_max = costs.k_max

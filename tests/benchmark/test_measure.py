@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from homes import fill_home
 
 from edgespec.benchmark import Prompt, Row, measure, read_prompts, summarize
+from edgespec.benchmark.prompts import fingerprint
+from edgespec.benchmark.trace import STRIDE, Trace
+from edgespec.chat.events import Event, PromptProgress, TextDelta
 from edgespec.chat.session import Chat, Settings
 from edgespec.decoding.drafters.ngram import NgramDrafter
 from edgespec.decoding.protocols import Fixed, Policy
@@ -55,7 +60,33 @@ def test_rows(chat: Chat) -> None:
         assert row.stats.proposed > 0
         assert 0 < row.stats.draft_ms + row.stats.verify_ms <= row.spec_ms
         assert row.plain_ms > 0
+        assert row.trace.arms["ngram"].accepted == row.stats.accepted
+        assert sum(map(sum, row.trace.tokens.values())) == row.tokens
+        assert max(map(len, row.trace.tokens.values())) == 16 // STRIDE
+        assert row.plain_joules is None
+        assert row.spec_joules is None
     assert (chat.policy, chat.settings) == (policy, settings)
+
+
+def test_energy_is_that_of_decoding_alone(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A meter on which reading a prompt takes 1000 J a turn, and every pass of decoding 1 J."""
+    used = [0.0]
+    send = chat.send
+
+    def metered(text: str) -> Iterator[Event]:
+        for event in send(text):
+            used[0] += 1.0 if isinstance(event, TextDelta) else 1000.0 if isinstance(event, PromptProgress) else 0.0
+            yield event
+
+    monkeypatch.setattr(chat, "send", metered)
+    (row,) = measure(chat, [TWO_TURNS], repeat=2, progress=nothing, joules=lambda: used[0])
+    assert row.plain_joules == row.plain_tokens == 2 * 2 * 16
+    assert row.spec_joules == row.stats.rounds
+    assert used[0] > 1000.0
+    total = summarize([row])
+    assert (total.plain_joules_per_token, total.spec_joules_per_token) == (1.0, row.stats.rounds / row.tokens)
+    assert summarize([replace(row, spec_joules=float("nan"))]).spec_joules_per_token is None
+    assert summarize([row, replace(row, spec_joules=None)]).spec_joules_per_token is None
 
 
 def test_plain_is_without_exact_mode_and_takes_turns_with_the_other(
@@ -72,7 +103,7 @@ def test_plain_is_without_exact_mode_and_takes_turns_with_the_other(
     list(measure(chat, [ONE_TURN, TWO_TURNS], repeat=2, progress=nothing))
     pair = ["fast plain", "exact spec"]
     there_and_back = [*pair, *pair[::-1], "exact plain", *pair[::-1], *pair, "exact plain"]
-    assert order == ["fast plain", *there_and_back, "exact spec"]
+    assert order == [*pair, *there_and_back, "exact spec"], "both warm up, then they take turns"
 
 
 def test_texts_that_differ_are_told(chat: Chat) -> None:
@@ -112,6 +143,25 @@ def test_the_speed_up_is_that_of_the_totals() -> None:
     assert total.tokens_per_round == 116 / sum(s.rounds for s in both)
     assert summarize(rows[:1]).speedup == pytest.approx(2.0)
     assert summarize([Row("1", "a", 4, 4, 10.0, 10.0, Stats(), True)]).acceptance is None
+
+
+def test_a_trace_counts_tokens_where_they_stand() -> None:
+    first, second = Trace(), Trace()
+    plain = Round((1,), (), 0, 0, "plain", "plain", 0.0, 1.0, 1.0)
+    draft = Round((1, 2, 3, 4), (1, 2, 3), 3, 3, "bonus", "ngram", 0.0, 1.0, 1.0)
+    first.add(0, plain)
+    first.add(STRIDE - 1, draft)  # one token in the first stride, three in the next
+    second.add(3 * STRIDE, draft)
+    first.merge(second)
+    assert first.tokens == {"plain": [1], "ngram": [1, 3, 0, 4]}
+    assert (first.arms["ngram"].rounds, first.arms["ngram"].accepted, first.arms["plain"].rounds) == (2, 6, 1)
+
+
+def test_a_fingerprint_is_of_the_prompts_and_their_order() -> None:
+    other = replace(ONE_TURN, turns=("hello you",))
+    found = {fingerprint(p) for p in ([ONE_TURN, TWO_TURNS], [TWO_TURNS, ONE_TURN], [other, TWO_TURNS], [ONE_TURN])}
+    assert len(found) == 4
+    assert fingerprint([ONE_TURN]) == fingerprint([replace(ONE_TURN)])
 
 
 def write(path: Path, *lines: str) -> Path:
