@@ -12,7 +12,7 @@ from edgespec.decoding.calibrate import measure_costs
 from edgespec.decoding.prediction import WORTHWHILE, best_speedup, break_even
 from edgespec.graph.builder import Profile
 from edgespec.graph.config import DecoderConfig
-from edgespec.graph.synthetic import part_of, write_synthetic
+from edgespec.graph.synthetic import SyntheticFormat, part_of, write_synthetic
 from edgespec.runtime.device import DeviceChoice, likely_device
 from edgespec.runtime.model import OnnxCausalLM
 from edgespec.shapes import Shape
@@ -25,7 +25,7 @@ _PROGRAM_BYTES = 150_000_000
 """Of the program itself, without any model."""
 
 _ROWS = 9
-_PART_BYTES = 128_000_000
+_PART = 128_000_000
 """Weights of a graph that is timed: more than processors keep in their caches, and quick to write."""
 _SMALL_VOCAB = 256
 _SECONDS = 1.5
@@ -73,23 +73,25 @@ def predict(
     draft: Shape | None,
     available: int,
     *,
+    weights: SyntheticFormat,
     device: DeviceChoice,
     progress: Callable[[float], None] = lambda _: None,
 ) -> Prediction:
     """Time graphs of both shapes and weigh them against each other. draft: None is looking up, which costs nothing.
-    available: bytes of memory.
+    available: bytes of memory. weights: of the layers of both.
 
     Raises: ModelError, OutOfMemoryError, GenerationError, OSError.
     """
     shapes = [target] if draft is None else [target, draft]
-    memory = _PROGRAM_BYTES + sum(shape.weight_bytes() + shape.cache_bytes(MEMORY_CONTEXT) for shape in shapes)
+    bits = 4 if weights == "int4" else 8
+    memory = _PROGRAM_BYTES + sum(shape.weight_bytes(bits) + shape.cache_bytes(MEMORY_CONTEXT) for shape in shapes)
     if memory > available:
         return Prediction(memory, available)
     share = 1 / len(shapes)
-    passes = time_shape(target.config, _ROWS, device, lambda done: progress(done * share))
+    passes = time_shape(target.config, _ROWS, weights, device, lambda done: progress(done * share))
     step = 0.0
     if draft is not None:
-        step = time_shape(draft.config, 2, device, lambda done: progress(share + done * share))[0]
+        step = time_shape(draft.config, 2, weights, device, lambda done: progress(share + done * share))[0]
     return weigh(passes, step, memory, available)
 
 
@@ -101,7 +103,11 @@ def weigh(passes: Sequence[float], draft_ms: float, memory: int, available: int)
 
 
 def time_shape(
-    config: DecoderConfig, rows: int, device: DeviceChoice, progress: Callable[[float], None] = lambda _: None
+    config: DecoderConfig,
+    rows: int,
+    weights: SyntheticFormat,
+    device: DeviceChoice,
+    progress: Callable[[float], None] = lambda _: None,
 ) -> list[float]:
     """Milliseconds of passes of 1 to `rows` rows of a model of that shape, behind CONTEXT positions.
 
@@ -109,12 +115,12 @@ def time_shape(
     and multiplying weights, so it grows with the layers, and with the head's rows.
     """
     layer, whole = _weights(config, 1) - _weights(config, 0), _weights(config, len(config.layers))
-    if whole <= 2 * _PART_BYTES:
-        return _time(config, rows, device, progress)
-    layers = min(max(_PART_BYTES // layer, 1), len(config.layers))
-    vocab = min(max(_PART_BYTES // config.hidden_size, _SMALL_VOCAB), config.vocab_size)
-    body = _time(part_of(config, layers, _SMALL_VOCAB), rows, device, lambda done: progress(done / 2))
-    head = _time(part_of(config, 1, vocab), rows, device, lambda done: progress((1 + done) / 2))
+    if whole <= 2 * _PART:
+        return _time(config, rows, weights, device, progress)
+    layers = min(max(_PART // layer, 1), len(config.layers))
+    vocab = min(max(_PART // config.hidden_size, _SMALL_VOCAB), config.vocab_size)
+    body = _time(part_of(config, layers, _SMALL_VOCAB), rows, weights, device, lambda done: progress(done / 2))
+    head = _time(part_of(config, 1, vocab), rows, weights, device, lambda done: progress((1 + done) / 2))
     return extrapolate(body, layers, head, vocab, config)
 
 
@@ -134,10 +140,16 @@ def _weights(config: DecoderConfig, layers: int) -> int:
     return Shape("", part_of(config, layers, config.vocab_size)).parameters
 
 
-def _time(config: DecoderConfig, rows: int, device: DeviceChoice, progress: Callable[[float], None]) -> list[float]:
+def _time(
+    config: DecoderConfig,
+    rows: int,
+    weights: SyntheticFormat,
+    device: DeviceChoice,
+    progress: Callable[[float], None],
+) -> list[float]:
     profile: Profile = "cuda" if likely_device(device) == "cuda" else "cpu"
     with tempfile.TemporaryDirectory(prefix="edgespec-") as directory:
-        graph = write_synthetic(config, Path(directory), profile)
+        graph = write_synthetic(config, Path(directory), weights, profile)
         progress(0.3)
         model = OnnxCausalLM.open(graph, context_length=2 * CONTEXT + rows, vocab_size=config.vocab_size, device=device)
         costs = measure_costs(

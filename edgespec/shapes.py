@@ -43,9 +43,10 @@ class Shape:
         layers = self.config.layers
         return self.parameters - replace(self, config=replace(self.config, layers=layers[:-1])).parameters
 
-    def weight_bytes(self) -> int:
-        """Of int8 weights in blocks of 32 with a float32 scale."""
-        return round(self.parameters * (1 + 4 / BLOCK))
+    def weight_bytes(self, layer_bits: int) -> int:
+        """Of weights in blocks of 32 with a float32 scale: 8 bits each, and so many in the layers."""
+        saved = self.layer_parameters * len(self.config.layers) * (8 - layer_bits) / 8
+        return round(self.parameters * (1 + 4 / BLOCK) - saved)
 
     def cache_bytes(self, positions: int) -> int:
         """Of a float32 KV cache of so many positions."""

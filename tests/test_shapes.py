@@ -37,7 +37,9 @@ def test_every_model_of_the_catalog_has_its_shape() -> None:
             embedding = config.vocab_size * config.hidden_size
             found = {shapes[name].parameters, shapes[name].parameters + embedding}
             assert any(pair.download / 2 == pytest.approx(n, rel=0.01) for n in found), name
-        assert shapes[name].weight_bytes() + shapes[name].cache_bytes(4096) == pytest.approx(pair.memory, rel=0.3), name
+        assert shapes[name].weight_bytes(8) + shapes[name].cache_bytes(4096) == pytest.approx(pair.memory, rel=0.3), (
+            name
+        )
 
 
 @pytest.mark.parametrize("text", ["4B", "4b", "0.6B", "1.7B", "135M", "350m", "8B", "30B", "70B", "50M"])

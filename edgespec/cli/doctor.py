@@ -6,7 +6,7 @@ import json
 import math
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, Literal
 
 import click
 import psutil
@@ -34,9 +34,17 @@ _PROBE_CONTEXT = 128
     metavar="TARGET DRAFT",
     help="Predict instead whether such a pair would be faster here; nothing is fetched.",
 )
+@click.option(
+    "--weights", type=click.Choice(["int8", "int4"]), default="int8", show_default=True, help="Those of the --pair."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def doctor_command(
-    model: str | None, threads: int | None, device: DeviceChoice, pair: tuple[str, str] | None, as_json: bool
+    model: str | None,
+    threads: int | None,
+    device: DeviceChoice,
+    pair: tuple[str, str] | None,
+    weights: Literal["int8", "int4"],
+    as_json: bool,
 ) -> None:
     """Show versions, the device really used, threads and memory, and probe that exact mode holds here.
 
@@ -50,7 +58,7 @@ def doctor_command(
             )
         from edgespec.cli.pair import report_pair  # what building a graph needs is slow to import
 
-        report_pair(*pair, threads=threads, device=device, as_json=as_json)
+        report_pair(*pair, weights=weights, threads=threads, device=device, as_json=as_json)
         return
     facts: dict[str, Any] = {
         "python": platform.python_version(),

@@ -11,13 +11,16 @@ import psutil
 
 from edgespec.cli.output import clean, progress
 from edgespec.errors import UsageError
+from edgespec.graph.synthetic import SyntheticFormat
 from edgespec.pairing import CONTEXT, MEMORY_CONTEXT, Prediction, predict
 from edgespec.runtime.device import DeviceChoice
 from edgespec.runtime.session import use_threads
 from edgespec.shapes import Shape, find_shape
 
 
-def report_pair(target: str, draft: str, *, threads: int | None, device: DeviceChoice, as_json: bool) -> None:
+def report_pair(
+    target: str, draft: str, *, weights: SyntheticFormat, threads: int | None, device: DeviceChoice, as_json: bool
+) -> None:
     """Print the prediction for a target and a draft, each as `find_shape` takes it, or "ngram" for the draft."""
     big = find_shape(target)
     small = None if draft == "ngram" else find_shape(draft, vocab_size=big.config.vocab_size)
@@ -26,18 +29,26 @@ def report_pair(target: str, draft: str, *, threads: int | None, device: DeviceC
     used = use_threads(threads)
     with progress() as show:
         available = psutil.virtual_memory().available
-        found = predict(big, small, available, device=device, progress=lambda done: show("Timing the pair", done))
+        found = predict(
+            big,
+            small,
+            available,
+            weights=weights,
+            device=device,
+            progress=lambda done: show("Timing the pair", done),
+        )
     if as_json:
-        click.echo(json.dumps(_values(big, small, used, found)))
+        click.echo(json.dumps(_values(big, small, weights, used, found)))
         return
-    for key, value in _facts(big, small, used, found):
+    for key, value in _facts(big, small, weights, used, found):
         click.echo(f"{key:<12}{clean(value)}")
 
 
-def _values(target: Shape, draft: Shape | None, threads: int, found: Prediction) -> dict[str, Any]:
+def _values(target: Shape, draft: Shape | None, weights: str, threads: int, found: Prediction) -> dict[str, Any]:
     return {
         "target": _shape(target),
         "draft": _shape(draft) if draft else None,
+        "weights": weights,
         "threads": threads,
         "memory_needed_mb": round(found.memory / 1e6),
         "memory_available_mb": round(found.available / 1e6),
@@ -56,12 +67,15 @@ def _shape(shape: Shape) -> dict[str, Any]:
     return {"name": shape.name, "parameters": shape.parameters, "layers": layers} | {n: config[n] for n in numbers}
 
 
-def _facts(target: Shape, draft: Shape | None, threads: int, found: Prediction) -> list[tuple[str, str]]:
+def _facts(target: Shape, draft: Shape | None, weights: str, threads: int, found: Prediction) -> list[tuple[str, str]]:
     needed, available = found.memory / 1e9, found.available / 1e9
     facts = [
         ("target", _describe(target)),
         ("draft", _describe(draft) if draft else "ngram: looked up, which costs next to nothing"),
-        ("memory", f"{needed:.1f} GB in int8 with {MEMORY_CONTEXT} tokens of context; {available:.1f} GB available"),
+        (
+            "memory",
+            f"{needed:.1f} GB in {weights} with {MEMORY_CONTEXT} tokens of context; {available:.1f} GB available",
+        ),
     ]
     if found.passes:
         plain, ratios = found.passes[0], " ".join(f"{ms / found.passes[0]:.2f}" for ms in found.passes)

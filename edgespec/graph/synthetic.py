@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from gguf.constants import GGMLQuantizationType
@@ -17,16 +17,19 @@ from edgespec.graph.equalize import Channels
 from edgespec.graph.formats import FORMATS
 from edgespec.graph.quantize import BLOCK, Rows
 
+SyntheticFormat = Literal["int8", "int4"]
+"""Of the layers; the embedding and the head are int8 in both."""
+
 _SCALE_BYTES: Final = 2
-_DEVIATION: Final = 74.0
-"""Of a byte that is read as an int8."""
+_INT8, _INT4 = (GGMLQuantizationType.Q8_0, BLOCK, 74.0), (GGMLQuantizationType.Q4_0, BLOCK // 2, 4.6)
+"""GGUF's type, the bytes of a block but for its scale, and the deviation of random values."""
 
 
 class SyntheticWeights:
-    """The `WeightSource` of random matrices: already int8 (GGUF's Q8_0), so that nothing has to be rounded."""
+    """The `WeightSource` of random matrices, already in blocks of the format, so that nothing has to be rounded."""
 
-    def __init__(self, config: DecoderConfig) -> None:
-        self._shapes = config.tensors()
+    def __init__(self, config: DecoderConfig, weights: SyntheticFormat) -> None:
+        self._shapes, self._layers = config.tensors(), _INT4 if weights == "int4" else _INT8
         self._rng = np.random.default_rng(0)
 
     def error(self, cause: str) -> ModelError:
@@ -37,23 +40,24 @@ class SyntheticWeights:
         if len(self._shapes[name]) == 1:
             ones = np.ones((1, width), np.float32).view(np.uint8)
             return Rows(name, GGMLQuantizationType.F32, ones, width)
-        blocks = np.frombuffer(self._rng.bytes(count * width // BLOCK * (_SCALE_BYTES + BLOCK)), np.uint8).copy()
-        scale = np.array([1.0 / (_DEVIATION * width**0.5)], "<f2")  # the products of a normed row are of its size
-        blocks.reshape(-1, _SCALE_BYTES + BLOCK)[:, :_SCALE_BYTES] = scale.view(np.uint8)
-        return Rows(name, GGMLQuantizationType.Q8_0, blocks.reshape(count, -1), width)
+        kind, size, deviation = self._layers if name.startswith("blk.") else _INT8
+        blocks = np.frombuffer(self._rng.bytes(count * width // BLOCK * (_SCALE_BYTES + size)), np.uint8).copy()
+        scale = np.array([1.0 / (deviation * width**0.5)], "<f2")  # the products of a normed row are of its size
+        blocks.reshape(-1, _SCALE_BYTES + size)[:, :_SCALE_BYTES] = scale.view(np.uint8)
+        return Rows(name, kind, blocks.reshape(count, -1), width)
 
 
-def write_synthetic(config: DecoderConfig, out: Path, profile: Profile = "cpu") -> Path:
-    """Write an int8 graph of the shape `config` into the directory `out`; returns the graph's file.
+def write_synthetic(config: DecoderConfig, out: Path, weights: SyntheticFormat, profile: Profile = "cpu") -> Path:
+    """Write a graph of the shape `config` into the directory `out`; returns the graph's file.
 
     Raises: ModelError for a shape that cannot be built; OSError if `out` cannot be written.
     """
-    weights = SyntheticWeights(config)
-    config.check(weights.error)
+    source = SyntheticWeights(config, weights)
+    config.check(source.error)
     if any(shape[-1] % BLOCK for shape in config.tensors().values() if len(shape) == 2):
-        raise weights.error(f"its widths are no multiples of {BLOCK}")
+        raise source.error(f"its widths are no multiples of {BLOCK}")
     with GraphBuilder(out, profile) as graph:
-        built = DecoderGraph(graph, weights, config, FORMATS["int8"], Channels())
+        built = DecoderGraph(graph, source, config, FORMATS["kept" if weights == "int4" else "int8"], Channels())
         built.build(range(len(config.layers)), lambda _: None)
         graph.save("synthetic")
     return out / GRAPH_NAME

@@ -93,10 +93,11 @@ SMALLER = SMALL.replace("layers=2", "layers=1")
 
 
 def test_a_pair_is_judged_before_anything_is_fetched(run: Run) -> None:
-    result = run("doctor", "--pair", SMALL, SMALLER, "--json", "--threads", "1")
+    result = run("doctor", "--pair", SMALL, SMALLER, "--json", "--threads", "1", "--weights", "int4")
     assert result.returncode == 0
     found = json.loads(result.stdout)
     assert (found["target"]["layers"], found["draft"]["layers"], found["threads"]) == (2, 1, 1)
+    assert found["weights"] == "int4"
     assert len(found["pass_ms"]) == 9
     assert [p["acceptance"] for p in found["predictions"]] == [0.5, 0.6, 0.7, 0.8]
     assert all(p["speedup"] >= 1.0 for p in found["predictions"])
