@@ -20,6 +20,7 @@ from edgespec.decoding.costs import Costs, DraftCost
 from edgespec.decoding.protocols import Draft, Drafter, Fixed, Policy
 from edgespec.decoding.sampling import Sampler
 from edgespec.decoding.stats import Round
+from edgespec.decoding.tree import Branching
 from edgespec.errors import UsageError
 
 ALARM = 0.01
@@ -77,7 +78,8 @@ def self_test(chat: Chat, prompts: Sequence[Prompt], *, seed: int, progress: Cal
     """Compare the chat's drafters, alone and under the controller, and others that are wrong on purpose, with plain
     decoding. The same for the same seed. Raises: UsageError without a drafter; GenerationError."""
     policy, settings = chat.policy, chat.settings
-    if not isinstance(policy, Controller):
+    controller = policy.policy if isinstance(policy, Branching) else policy
+    if not isinstance(controller, Controller):
         raise UsageError(
             "--self-test compares a draft with plain decoding, and there is none here; leave out --draft none."
         )
@@ -89,13 +91,13 @@ def self_test(chat: Chat, prompts: Sequence[Prompt], *, seed: int, progress: Cal
     try:
         if exact:
             fixed = dataclasses.replace(settings, sampling=greedy, exact=True, max_tokens=_TOKENS, stop=())
-            for found in _same_bytes(chat, policy, fixed, prompts[:_PROMPTS]):
+            for found in _same_bytes(chat, controller, fixed, prompts[:_PROMPTS]):
                 same_bytes.append(found)
-                progress(0.5 * len(same_bytes) / (len(_LENGTHS) * (len(policy.drafters) + 1) + 1))
+                progress(0.5 * len(same_bytes) / (len(_LENGTHS) * (len(controller.drafters) + 1) + 1))
         free = dataclasses.replace(settings, sampling=sampled, exact=exact, max_tokens=POSITIONS, stop=())
-        for found in _same_distribution(chat, policy, free, seed):
+        for found in _same_distribution(chat, controller, free, seed):
             same_distribution.append(found)
-            progress(0.5 + 0.5 * len(same_distribution) / (len(policy.drafters) + 3))
+            progress(0.5 + 0.5 * len(same_distribution) / (len(controller.drafters) + 3 + (policy is not controller)))
     finally:
         chat.use(policy, settings)
     return SelfTest(tuple(same_bytes), tuple(same_distribution))
@@ -140,6 +142,9 @@ def _same_distribution(chat: Chat, controller: Controller, settings: Settings, s
     known: list[Drafter] = [LikeliestDrafter(plain, begins), HalfDrafter(plain, begins, chat.vocab_size)]
     ways: list[tuple[str, Policy]] = [(d.name, Fixed(d)) for d in (*controller.drafters, *known)]
     ways.append(("controller", _Timeless(controller.drafters, settings.exact_mode)))
+    if settings.draft_branches > 1:
+        branching = Branching(ways[-1][1], chat.context_length, settings.draft_branches - 1)
+        ways.append(("branches", branching))
     for n, (way, policy) in enumerate(ways, 1):
         answers, proposed, accepted = _sample(chat, policy, settings, seed, n)
         yield SameDistribution(way, proposed, accepted, p_value(plain, answers, seed))

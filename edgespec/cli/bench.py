@@ -23,6 +23,7 @@ from edgespec.cli import bench_text
 from edgespec.cli.options import generation_flags, read_resources, read_settings
 from edgespec.cli.output import Progress, note, progress
 from edgespec.decoding.controller import Controller
+from edgespec.decoding.tree import Branching
 from edgespec.engine import open_chat
 from edgespec.errors import GenerationError, UsageError
 from edgespec.runtime.session import runtime_version, use_threads
@@ -106,7 +107,8 @@ def _measure(model: str | None, prompts: Sequence[Prompt], repeat: int, flags: d
         )
     if left_out := len(prompts) - len(rows):
         note(f"{left_out} of {len(prompts)} prompts do not fit the context and were left out; see --ctx-size")
-    return make_report(environment, rows, chat.policy.measured if isinstance(chat.policy, Controller) else None)
+    policy = chat.policy.policy if isinstance(chat.policy, Branching) else chat.policy
+    return make_report(environment, rows, policy.measured if isinstance(policy, Controller) else None)
 
 
 def _self_test(model: str | None, prompts: Sequence[Prompt], as_json: bool, flags: dict[str, Any]) -> None:
@@ -165,6 +167,7 @@ def _environment(chat: Chat, prompts: Sequence[Prompt], repeat: int, meter: Ener
         "model": chat.model,
         "draft": chat.draft,
         "draft_max": chat.settings.longest_draft,
+        "draft_branches": chat.settings.draft_branches,
         "exact": chat.exact,
         "device": chat.device,
         "threads": use_threads(None),

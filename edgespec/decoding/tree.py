@@ -61,18 +61,19 @@ def tree_bias(parents: Sequence[int], past: int) -> NDArray[np.float32]:
 
 class Branching:
     """A policy that adds branches to what another policy chose: of the places where the last tokens stood before, the
-    latest that go on otherwise, with one token each. capacity: the longest history. branches: at most so many more."""
+    latest that go on otherwise, with one token each. policy: the other one. capacity: the longest history. branches: at
+    most so many more."""
 
     def __init__(self, policy: Policy, capacity: int, branches: int) -> None:
-        self._policy, self._lookup, self._branches = policy, NgramDrafter(capacity), branches
+        self.policy, self._lookup, self._branches = policy, NgramDrafter(capacity), branches
         self._chain: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
-        return self._policy.name
+        return self.policy.name
 
     def propose(self, history: Sequence[int], k: int, sampler: Sampler) -> Draft:
-        draft = self._policy.propose(history, k, sampler)
+        draft = self.policy.propose(history, k, sampler)
         self._chain = draft.tokens
         count = min(self._branches, k - len(draft.tokens))
         if not draft.tokens or draft.probs is not None or count <= 0:
@@ -87,8 +88,8 @@ class Branching:
         if self._chain and done.tokens[0] != self._chain[0]:
             accepted = 0
         tested = min(done.tested, len(self._chain)) if accepted == done.accepted else 1
-        self._policy.observe(replace(done, tested=tested, accepted=accepted))
+        self.policy.observe(replace(done, tested=tested, accepted=accepted))
 
     def rewind(self, length: int) -> None:
-        self._policy.rewind(length)
+        self.policy.rewind(length)
         self._lookup.rewind(length)

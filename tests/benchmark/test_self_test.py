@@ -145,6 +145,15 @@ def test_without_exact_mode_bytes_are_not_compared(chat: Chat) -> None:
     assert found.lossless
 
 
+def test_drafts_with_branches_are_tested_too(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGESPEC_HOME", str(home))
+    monkeypatch.setattr(self_test, "ANSWERS", 64)
+    chat = open_chat("tiny", draft="ngram", settings=Settings(sampling=SAMPLING, exact=False, draft_branches=4))
+    found = examine(chat)
+    assert [test.way for test in found.same_distribution][-1] == "branches"
+    assert found.lossless
+
+
 def test_without_a_draft_there_is_nothing_to_test(chat: Chat) -> None:
     chat.use(None, chat.settings)
     with pytest.raises(UsageError, match="leave out --draft none"):
