@@ -186,7 +186,7 @@ def test_the_json_object(here: Here, capsys: Capture, draft: str) -> None:
     assert counts["arms"].get("plain", 0) == counts["plain_rounds"]
     for key in ("tested", "accepted"):
         assert sum(position[key] for position in counts["per_position"]) == counts[key]
-    assert (counts["tested"] > 0) is (draft != "none")
+    assert counts["tested"] == 0 or draft != "none"  # whether a draft of so small a model pays is for the clock to say
 
 
 def test_draft_n_counts_what_was_tested(here: Here, capsys: Capture) -> None:
