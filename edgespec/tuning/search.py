@@ -1,4 +1,4 @@
-"""The search: one setting after the other, the best of each kept, and the result against what was there before.
+"""The search: one setting after the other, the best of each kept if it is one, and the result against what was there.
 
 Candidates for a setting take turns, prompt by prompt, so that what disturbs the machine disturbs all alike. The last
 comparison is made of new runs: the best of several noisy figures looks better than it is.
@@ -20,11 +20,9 @@ from edgespec.tuning.worker import Candidate, CandidateError, Run
 
 Setting = Literal["threads", "draft", "draft-max", "format"]
 
-_MARGIN = 1.02
-"""How much faster than what is in force a value must look to be taken on."""
-_FINAL_SHARE = 2.0
+_FINAL_SHARE = 1.5
 """The time for the last comparison, against that for one setting."""
-_LEAST_RUNS = 3
+_LEAST_RUNS = 4
 _LEAST_PAIRS, _MOST_PAIRS = 8, 48
 """Runs of each candidate for a setting; of each of the two in the last comparison."""
 _RUNS = 120
@@ -141,7 +139,8 @@ class Search:
             self._tokens = round(min(max(self._seconds / _RUNS / (run.ms / 1e3 / run.tokens), _TOKENS[0]), _TOKENS[1]))
 
     def _try(self, setting: Setting, base: Candidate, others: Sequence[Candidate], until: float) -> Candidate:
-        """Measure the candidates in turn until the time is up; returns the best."""
+        """Measure the candidates in turn until the time is up; returns the best of those that beat `base` beyond
+        chance, if any: what only looks better must not be carried along by what is."""
         candidates = list(dict.fromkeys([base, *others]))
         if len(candidates) < 2:
             return base
@@ -152,8 +151,8 @@ class Search:
         totals = {candidate: times[candidate].total(common) for candidate in times}
         for candidate in candidates:
             self._rows.append(_row(setting, candidate, base, times, totals, len(common), problems))
-        best = min(totals, key=totals.__getitem__)
-        return best if totals[base] > _MARGIN * totals[best] else base
+        better = [c for c in times if compare(times[base].in_order, times[c].in_order).certain]
+        return min(better, key=totals.__getitem__, default=base)
 
     def _measure(
         self,

@@ -102,15 +102,26 @@ def test_what_was_lucky_in_the_search_has_to_win_again() -> None:
 
 
 def test_a_run_that_the_machine_slept_through_decides_nothing() -> None:
-    machine = Machine(noise=0.0)
+    machine = Machine(noise=0.01)
 
     def asleep(candidate: Candidate, prompt: int) -> float:
-        slept = len(machine.ran) == 4  # the third candidate of the first round: 4 threads
-        return cost(candidate, prompt) * (5.0 if slept else 1.0)
+        return 10.0 * (5.0 if len(machine.ran) == 2 else 1.0)  # the first run of what is in force
 
     machine._cost = asleep
     outcome = Search(machine, PROMPTS[:1], 120.0, clock=lambda: machine.now).find(BEFORE, CHOICES)
-    assert outcome.best == Candidate("model", 4, "small", 4)
+    assert outcome.best == BEFORE
+    threads = [row.speedup for row in outcome.rows if row.setting == "threads"]
+    assert threads == pytest.approx([1.0, 1.0, 1.0], rel=0.05)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_choice_that_is_noise_is_not_carried_along_by_one_that_is_not(seed: int) -> None:
+    def cost(candidate: Candidate, prompt: int) -> float:
+        return 10.0 if candidate.threads == 4 else 20.0
+
+    outcome = search(Machine(cost, noise=0.1, seed=seed))
+    assert outcome.best == Candidate("model", 4, "ngram", 8)
+    assert outcome.better
 
 
 def test_candidates_take_turns_on_the_same_prompts() -> None:
@@ -141,7 +152,7 @@ def test_a_slow_model_gets_short_answers_and_still_every_comparison() -> None:
     machine = Machine(lambda candidate, prompt: 20 * cost(candidate, prompt))
     outcome = search(machine, seconds=60.0)
     assert {tokens for *_, tokens in machine.ran} == {16}
-    assert all(row.runs >= 3 for row in outcome.rows)
+    assert all(row.runs >= 4 for row in outcome.rows)
     assert outcome.gain is not None
     assert outcome.gain.pairs >= 8
     assert outcome.better
