@@ -105,7 +105,7 @@ def _draw_acceptance(axes: Axes, arms: dict[str, Any]) -> None:
     axes.grid(color="#E0E0E0")
     if drawn:
         _count_along(axes)
-        axes.legend(loc="lower left")
+        axes.legend(loc="best")
     else:
         _say_instead(axes, "nothing was proposed")
 
@@ -127,7 +127,7 @@ def _draw_costs(axes: Axes, found: dict[str, Any] | None) -> None:
     axes.set_ylim(0.8, top * 1.15)
     _count_along(axes)
     axes.grid(color="#E0E0E0")
-    axes.legend(loc="lower right")
+    axes.legend(loc="best")
 
 
 def _draw_arms(axes: Axes, found: dict[str, Any]) -> None:
