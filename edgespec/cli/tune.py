@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import psutil
 
 from edgespec.benchmark import read_prompts
 from edgespec.bundle import Bundle, ForeignBundle, Store, default_store
@@ -16,6 +17,7 @@ from edgespec.cli.output import clean, note, progress
 from edgespec.engine import open_bundle
 from edgespec.profile import Profiles, tuned_key
 from edgespec.runtime.device import DeviceChoice
+from edgespec.runtime.session import default_threads
 from edgespec.tuning.machine import Processes, choices, in_force, sample
 from edgespec.tuning.search import Outcome, Search
 
@@ -52,6 +54,7 @@ def tune_command(
             _undo(bundle, store, device)
             return
         before = in_force(reference, bundle, store, device)
+        _warn_if_busy()
         with Processes(device) as processes:
             search = Search(processes, sample(asked), minutes * 60, progress=show)
             outcome = search.find(before, choices(bundle, store))
@@ -62,6 +65,12 @@ def tune_command(
     else:
         _print(outcome)
         note(_verdict(bundle.name, outcome))
+
+
+def _warn_if_busy() -> None:
+    load, cores = psutil.getloadavg()[0], default_threads()
+    if load > cores / 2:
+        note(f"this machine is busy (a load of {load:.1f} on {cores} cores): what is fastest now may not be so later")
 
 
 def _undo(bundle: Bundle | ForeignBundle, store: Store, device: DeviceChoice) -> None:

@@ -125,6 +125,21 @@ def test_without_a_certain_gain_nothing_is_changed(
     assert tuned(home) == Tuned(2, "ngram", 4)
 
 
+@pytest.mark.parametrize(("load", "warned"), [(0.1, False), (64.0, True)])
+def test_a_busy_machine_is_named(
+    home: Path,
+    finds: Callable[[Outcome], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    load: float,
+    warned: bool,
+) -> None:
+    monkeypatch.setattr("psutil.getloadavg", lambda: (load, 0.0, 0.0))
+    finds(outcome(gain=None))
+    assert main.run(["tune", "tiny"]) == 0
+    assert ("this machine is busy" in capsys.readouterr().err) == warned
+
+
 def test_undo_goes_back_one_step_at_a_time(run: Run, home: Path) -> None:
     keep(home, Tuned(2, "ngram", 4))
     keep(home, Tuned(1, "none", 8))
