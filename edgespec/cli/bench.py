@@ -50,7 +50,7 @@ DEFAULT_TOKENS = 128
     metavar="A.json B.json",
     help="Measure nothing; say whether B was faster than A, two files of --json.",
 )
-@click.option("--self-test", "test", is_flag=True, help="Prove that the draft does not change what the model says.")
+@click.option("--self-test", "test", is_flag=True, help="Test that the draft does not change what the model says.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @generation_flags(max_tokens=DEFAULT_TOKENS)
 def bench_command(

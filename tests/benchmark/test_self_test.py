@@ -10,15 +10,16 @@ import pytest
 from homes import fill_home
 from numpy.typing import NDArray
 
-from edgespec.benchmark import Prompt, self_test, two_sample
+from edgespec.benchmark import Prompt, read_prompts, self_test, two_sample
 from edgespec.benchmark.self_test import ALARM, SelfTest
+from edgespec.bundle import Bundle
 from edgespec.chat.session import Chat, Settings
 from edgespec.decoding import rounds
 from edgespec.decoding import verify as verify_module
 from edgespec.decoding.passes import forward
 from edgespec.decoding.protocols import CausalLM, Logits
 from edgespec.decoding.sampling import Probabilities, Sampler, Sampling, draw
-from edgespec.engine import open_chat
+from edgespec.engine import Resources, open_chat
 from edgespec.errors import UsageError
 
 PROMPTS = [Prompt("1", "qa", ("hello there hello", "and")), Prompt("2", "qa", ("the cat and the dog and the cat",))]
@@ -165,3 +166,12 @@ def test_a_context_that_is_too_short_is_named(home: Path, monkeypatch: pytest.Mo
     chat = open_chat("short", draft="ngram", settings=Settings(system="word " * 20))
     with pytest.raises(UsageError, match="raise --ctx-size"):
         examine(chat)
+
+
+@pytest.mark.slow
+def test_the_default_model_with_layers_of_its_own(default_bundle: Bundle, skip_bundle: Bundle) -> None:
+    """A real pair: a sampled draft that is seldom right, so that nearly every token is a correction."""
+    settings, resources = Settings(), Resources(context_length=512)
+    chat = open_chat(default_bundle.name, draft=skip_bundle.name, settings=settings, resources=resources, offline=True)
+    found = self_test.self_test(chat, read_prompts(), seed=0, progress=lambda done: None)
+    assert found.lossless, found
