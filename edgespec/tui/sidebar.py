@@ -24,6 +24,7 @@ class Sidebar(VerticalScroll, can_focus=False):
         self._speed = Digits(figures.UNKNOWN, id="speed")
         self._first = Static()
         self._draft = Static()
+        self._reason = Static(id="reason")
         self._time = Static()
         self._used = Static()
         self._session = Static()
@@ -35,6 +36,7 @@ class Sidebar(VerticalScroll, can_focus=False):
         yield self._first
         yield Static("Draft", classes="heading")
         yield self._draft
+        yield self._reason
         yield Static("Time, %", classes="heading")
         yield self._time
         yield Static("Context", classes="heading")
@@ -51,6 +53,7 @@ class Sidebar(VerticalScroll, can_focus=False):
         self._speed.update(figures.rate(turn.tokens_per_second))
         self._first.update(_lines(_pair("tokens per second", ""), _pair("first token", figures.seconds(turn.ttft_ms))))
         self._draft.update(_draft(turn))
+        self._reason.update(Content(turn.reason))
         self._time.update(_time(turn))
         self._used.update(_context(chat))
         self._session.update(_session(session))
@@ -83,6 +86,7 @@ def _draft(turn: Turn) -> Content:
                 (f"{number:<3}", "$foreground 60%"), figures.bar(share, WIDTH - 9), f"{figures.percent(share):>6}"
             )
         )
+    lines += [_pair(f"rounds: {arm}", figures.percent(n / stats.rounds)) for arm, n in stats.arms.most_common()]
     return _lines(*lines)
 
 

@@ -23,10 +23,14 @@ class Turn:
     stats: Stats = field(default_factory=Stats)
     answer: Answer | None = None
     first_ms: float | None = None
+    reason: str = ""
+    """Why the last round was as it was, in the controller's words."""
 
     def add(self, done: Round, elapsed_ms: float) -> None:
         """Count a round that was there `elapsed_ms` after the message was sent."""
         self.stats.add(done)
+        if done.choice is not None:
+            self.reason = done.choice.reason
         if self.first_ms is None and done.tokens:
             self.first_ms = elapsed_ms
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from scripted import ScriptedChat, answered, app_for, ask, make_round, screen_text, wait_for_text, wait_until
 from textual.widgets import Digits
 
-from edgespec.decoding.stats import Stats
+from edgespec.decoding.stats import Choice, Stats
 from edgespec.tui import figures
 
 ROUNDS = [make_round(3, 4, 4), make_round(4, 4, 4), make_round(0, 1, 4), make_round(1, 2, 3), make_round(0, 0, 0)]
@@ -38,6 +40,21 @@ async def test_the_sidebar_lives_while_the_answer_streams(chat: ScriptedChat) ->
         assert chat.sending.is_set()
         spent_ms = sum(r.total_ms for r in ROUNDS)
         assert app.query_one("#speed", Digits).value == f"{stats.emitted / spent_ms * 1e3:.1f}"
+
+
+async def test_the_sidebar_says_what_was_chosen_and_why(chat: ScriptedChat) -> None:
+    app = app_for(chat)
+    doubtful = Choice("plain", 1.0, 1.0, Choice("ngram", 1.1, 1.25))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await ask(pilot, "go")
+        for _ in range(3):
+            chat.say("word ", replace(make_round(3, 4, 4), arm="ngram", choice=Choice("ngram", 2.4, 1.6)))
+        lines = lambda: " ".join(sidebar_lines(screen_text(app)))  # noqa: E731
+        await wait_until(pilot, lambda: "ngram: 2.4 tokens expected for 1.6 passes" in lines())
+        chat.say("word ", replace(make_round(0, 0, 0), choice=doubtful))
+        await wait_until(pilot, lambda: "plain: ngram would add 0.10 tokens for 0.25 passes" in lines())
+        assert {"rounds: ngram 75 %", "rounds: plain 25 %"} <= set(sidebar_lines(screen_text(app)))
+        chat.finish()
 
 
 async def test_nothing_is_claimed_from_two_rounds(chat: ScriptedChat) -> None:
