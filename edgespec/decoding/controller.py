@@ -37,7 +37,7 @@ _USUAL, _UNKNOWN = 0.7, 4.0
 """Acceptance expected of a costly drafter at any position, enough to try it, and the tries that this is worth."""
 _BASELINE = 64
 """Rounds without a plain one among them after which one is plain: others are compared with it."""
-_LOSS = 4.0
+_LOSS = 5.0
 _REFILL = 0.01
 """What may be lost against plain decoding: so many of its passes, and this share of all rounds."""
 _SAVED = 16.0
@@ -109,7 +109,7 @@ class Controller:
         offers = [offer for arm in self._arms if (offer := self._offer(arm, history, k, sampler))]
         best = max(offers, key=self._preference, default=None)
         pays = best is not None and self._preference(best) > self._plain
-        note = self._objection() if pays else ""
+        note = self._objection(best) if best is not None and pays else ""
         chosen = best if pays and not note else None
         for offer in offers:
             if offer is not chosen:
@@ -175,11 +175,12 @@ class Controller:
         same = self._chosen is not None and self._chosen.arm is offer.arm
         return offer.value - (0.0 if same or offer.arm.upfront else _SWITCH)
 
-    def _objection(self) -> str:
+    def _objection(self, offer: _Offer) -> str:
         """Why a round is plain although a draft seems to pay."""
         if self._since_plain >= _BASELINE:
             return "a pass to compare others with"
-        return "" if self._account > -_LOSS else "drafts lost too much of late"
+        at_worst = self._account - (offer.ms / self._passes[0] - 1.0)
+        return "" if at_worst > -_LOSS else "drafts lost too much of late"
 
     def _draft(self, offer: _Offer, history: Sequence[int], room: int, sampler: Sampler) -> Draft:
         made, k = offer.made, offer.k
