@@ -53,7 +53,8 @@ async def test_the_sidebar_says_what_was_chosen_and_why(chat: ScriptedChat) -> N
         await wait_until(pilot, lambda: "ngram: 2.4 tokens expected for 1.6 passes" in lines())
         chat.say("word ", replace(make_round(0, 0, 0), choice=doubtful))
         await wait_until(pilot, lambda: "plain: ngram would add 0.10 tokens for 0.25 passes" in lines())
-        assert {"rounds: ngram 75 %", "rounds: plain 25 %"} <= set(sidebar_lines(screen_text(app)))
+        expected = {"rounds: ngram 75 %", "rounds: plain 25 %"}
+        await wait_until(pilot, lambda: expected <= set(sidebar_lines(screen_text(app))))
         chat.finish()
 
 
