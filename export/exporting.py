@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from edgespec import making
 from edgespec.bundle import Bundle, Checks, Store
 from edgespec.bundle.catalog import load_catalog
 from edgespec.bundle.files import Progress
@@ -17,7 +18,7 @@ from edgespec.bundle.hub_download import fetch_files, missing_bytes
 from edgespec.bundle.manifest import check_name
 from edgespec.chat.tokenizer import Tokenizer
 from edgespec.errors import ModelError, UsageError
-from edgespec.graph import Converted, convert_checkpoint
+from edgespec.graph import Converted
 from edgespec.graph.families import read_family
 from edgespec.graph.formats import WeightsName
 from edgespec.graph.settings import Settings
@@ -123,7 +124,7 @@ def convert(
 ) -> Converted:
     """A `making.Converter`: edgespec's own graph of a checkpoint, or Optimum's if it has none."""
     if obstacle(source) is None:
-        return convert_checkpoint(source, out, weights=weights, keep_layers=keep_layers, progress=progress)
+        return making.convert(source, out, weights=weights, keep_layers=keep_layers, progress=progress)
     from export.optimum_export import export_with_optimum  # needs the extra; a dry run does not
 
     if weights not in ("int8", "int4", "float32"):

@@ -28,14 +28,14 @@ def bootstrap(parts: Totals, statistic: Callable[[Totals], Totals], seed: int = 
         return None
     counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1.0 / n), size=_RESAMPLES)
     values = statistic((counts @ parts).T)
-    tail = NormalDist().cdf(-sqrt(n / (n - 1)) * _student(n - 1))
+    tail = NormalDist().cdf(-sqrt(n / (n - 1)) * student(n - 1))
     low, high = np.quantile(values, (tail, 1.0 - tail)).tolist()
     return low, high
 
 
-def _student(freedom: int) -> float:
+def student(freedom: int) -> float:
     """The 97.5 % quantile of Student's t, from its expansion in 1 / freedom (Abramowitz and Stegun 26.7.5); too small
-    for 1 and 2 degrees, where all of the resamples lie inside anyway."""
+    for 1 and 2 degrees. (There, all of a bootstrap's resamples lie inside anyway.)"""
     z, v = _Z, freedom
     return (
         z

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
+from edgespec.benchmark.intervals import student
+
 
 @dataclass(frozen=True, slots=True)
 class SpeedUp:
@@ -31,16 +33,5 @@ def compare(before: Sequence[float], after: Sequence[float]) -> SpeedUp:
     """
     logs = [math.log(b / a) for b, a in zip(before, after, strict=True)]
     mean = fmean(logs)
-    reach = _student(len(logs) - 1) * stdev(logs) / math.sqrt(len(logs))
+    reach = student(len(logs) - 1) * stdev(logs) / math.sqrt(len(logs))
     return SpeedUp(math.exp(mean), math.exp(mean - reach), math.exp(mean + reach), len(logs))
-
-
-def _student(degrees: int) -> float:
-    """The 97.5 % point of Student's t: its expansion around the normal's (Abramowitz & Stegun 1964, 26.7.5)."""
-    z = 1.959964
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-    )
-    return z + sum(term / degrees**n for n, term in enumerate(terms, 1))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from homes import fill_home
 from numpy.typing import NDArray
+from wrong_rules import Row, without_residual
 
 from edgespec.benchmark import Prompt, read_prompts, self_test, two_sample
 from edgespec.benchmark.self_test import ALARM, SelfTest
@@ -18,15 +19,13 @@ from edgespec.decoding import rounds
 from edgespec.decoding import verify as verify_module
 from edgespec.decoding.passes import forward
 from edgespec.decoding.protocols import CausalLM, Logits
-from edgespec.decoding.sampling import Probabilities, Sampler, Sampling, draw
+from edgespec.decoding.sampling import Probabilities, Sampler, Sampling
 from edgespec.engine import Resources, open_chat
 from edgespec.errors import UsageError
 
 PROMPTS = [Prompt("1", "qa", ("hello there hello", "and")), Prompt("2", "qa", ("the cat and the dog and the cat",))]
 SAMPLING = Sampling(top_k=6)
 """The tiny model's weights are noise, so nearly every token would be rare."""
-
-Row = Callable[[NDArray[np.float32], Sequence[int], int, Sampler, int | None, Probabilities | None], int]
 
 
 @pytest.fixture(scope="module")
@@ -68,26 +67,6 @@ def test_a_lossless_pair(chat: Chat) -> None:
 def test_the_seed_decides(chat: Chat) -> None:
     first, again, other = examine(chat, 4), examine(chat, 4), examine(chat, 5)
     assert first.same_distribution == again.same_distribution != other.same_distribution
-
-
-def without_residual(right: Row) -> Row:
-    """A rejected proposal is replaced by a draw from p itself."""
-
-    def row(
-        logits: NDArray[np.float32],
-        recent: Sequence[int],
-        position: int,
-        sampler: Sampler,
-        proposed: int | None,
-        q: Probabilities | None,
-    ) -> int:
-        if sampler.greedy or proposed is None or q is None:
-            return right(logits, recent, position, sampler, proposed, q)
-        p = sampler.probabilities(logits, recent)
-        _, u_accept, u_draw = sampler.uniforms(position)
-        return proposed if u_accept * q[proposed] < p[proposed] else draw(p, u_draw)
-
-    return row
 
 
 def too_trusting(right: Row) -> Row:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from branching import BranchingSampler, World, branching_draw, distribution
 from fakes import COSTS, ChosenDrafter, TableModel, likeliest, policy, random_table
-from numpy.typing import NDArray
+from wrong_rules import Row, without_residual
 
 from edgespec.decoding import rounds
 from edgespec.decoding import verify as verify_module
@@ -150,28 +150,6 @@ def test_the_joint_distribution_of_one_token_is_that_of_the_first_row() -> None:
 
 
 # What follows shows that these tests see a wrong rule.
-
-Row = Callable[[NDArray[np.float32], Sequence[int], int, Sampler, int | None, Probabilities | None], int]
-
-
-def without_residual(right: Row) -> Row:
-    """A rejected proposal is replaced by a draw from p itself."""
-
-    def row(
-        logits: NDArray[np.float32],
-        recent: Sequence[int],
-        position: int,
-        sampler: Sampler,
-        proposed: int | None,
-        q: Probabilities | None,
-    ) -> int:
-        p = sampler.probabilities(logits, recent)
-        _, u_accept, u_draw = sampler.uniforms(position)
-        if proposed is not None and q is not None and u_accept * q[proposed] < p[proposed]:
-            return proposed
-        return branching_draw(p, u_draw)  # pyright: ignore[reportArgumentType]
-
-    return row
 
 
 def always_accepting(right: Row) -> Row:

@@ -7,14 +7,15 @@ import math
 import numpy as np
 import pytest
 
-from edgespec.tuning.judge import SpeedUp, _student, compare
+from edgespec.benchmark.intervals import student
+from edgespec.tuning.judge import SpeedUp, compare
 
 
 @pytest.mark.parametrize(
     ("degrees", "quantile"), [(3, 3.1824), (5, 2.5706), (7, 2.3646), (10, 2.2281), (20, 2.0860), (47, 2.0117)]
 )
 def test_students_quantiles_are_those_of_the_tables(degrees: int, quantile: float) -> None:
-    assert _student(degrees) == pytest.approx(quantile, rel=0.02)
+    assert student(degrees) == pytest.approx(quantile, rel=0.02)
 
 
 def test_a_speed_up_is_the_geometric_mean_of_the_ratios() -> None:
