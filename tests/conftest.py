@@ -14,6 +14,7 @@ from edgespec.bundle import Bundle, default_store, hub_download
 from edgespec.pull import parse_layers, pull
 
 os.environ["EDGESPEC_HISTORY"] = "0"  # what a test says is nobody's to keep, and must not change the next one's drafts
+os.environ["XDG_CONFIG_HOME"] = os.devnull  # whoever runs the tests may have settled on something
 
 # No deadline: these machines are shared. Derandomized: what passes today passes tomorrow.
 settings.register_profile("edgespec", deadline=None, derandomize=True)

@@ -28,6 +28,15 @@ def data_directory() -> Path:
     return platformdirs.user_data_path("edgespec", appauthor=False)
 
 
+def config_file() -> Path:
+    """What the user has settled on: $EDGESPEC_HOME/config.toml, else in the platform's config directory."""
+    if home := _home():
+        return home / "config.toml"
+    import platformdirs
+
+    return platformdirs.user_config_path("edgespec", appauthor=False) / "config.toml"
+
+
 def state_directory() -> Path:
     """Where logs live: $EDGESPEC_HOME/state, else the platform's state directory."""
     if home := _home():

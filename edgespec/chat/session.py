@@ -15,6 +15,7 @@ from edgespec.chat.events import Answer, Event, PromptProgress, TextDelta
 from edgespec.chat.template import ChatTemplate
 from edgespec.chat.text_stream import TextStream
 from edgespec.chat.tokenizer import Tokenizer
+from edgespec.decoding import ranges
 from edgespec.decoding.passes import prefill
 from edgespec.decoding.protocols import CausalLM, Policy
 from edgespec.decoding.rounds import generate
@@ -60,8 +61,7 @@ class Settings:
             raise UsageError(f"a draft cannot have {self.draft_branches} branches; it must be 1 to 8.")
         if self.draft_branches > 1 and self.exact_mode:
             raise UsageError("exact mode takes no draft with branches: use --no-exact, or --draft-branches 1.")
-        if self.max_tokens < 1:
-            raise UsageError(f"the number of tokens cannot be {self.max_tokens}; it must be 1 or more.")
+        ranges.MAX_TOKENS.require("the number of tokens", self.max_tokens)
 
     @property
     def longest_draft(self) -> int:

@@ -30,8 +30,17 @@ _MODULES = {
     "bench": "bench",
     "tune": "tune",
     "doctor": "doctor",
+    "config": "config",
 }
 """Each subcommand's module in edgespec.cli, in the order of `--help`; the module is imported when it is needed."""
+
+_CONFIGURED = {
+    "bench": ("model", "draft", "ctx_size", "threads", "device"),
+    "tune": ("model", "device"),
+    "doctor": ("model", "threads", "device"),
+}
+"""Which flags of these the config stands in for; for those of `run` it does for all. What is compared or measured is
+what was asked for, so sampling is left out here."""
 
 INTERRUPTED = 130
 OUT_OF_MEMORY = 6
@@ -77,11 +86,22 @@ def edgespec(ctx: click.Context, history: bool) -> None:
     """Chat with a language model on this machine. Without a command, opens the chat in the terminal."""
     if ctx.invoked_subcommand and ctx.get_parameter_source("history") is ParameterSource.COMMANDLINE:
         raise click.UsageError(f"--history and --no-history go behind `{ctx.invoked_subcommand}`", ctx)
-    if ctx.invoked_subcommand is None:
-        from edgespec.history import history_directory
-        from edgespec.tui.app import run_app
+    name = ctx.invoked_subcommand
+    if name not in (None, "run", *_CONFIGURED):
+        return
+    from edgespec.config import read_config  # not for `--version`
 
-        run_app(history=history_directory() if history else None)
+    config = read_config()
+    flags = config.flags()
+    if name is not None:
+        ctx.default_map = {name: {flag: flags[flag] for flag in _CONFIGURED.get(name, flags) if flag in flags}}
+        return
+    from edgespec.history import history_directory
+    from edgespec.tui.app import run_app
+
+    if ctx.get_parameter_source("history") is ParameterSource.DEFAULT:
+        history = bool(config.values.get("history", history))
+    run_app(config, history_directory() if history else None)
 
 
 def main() -> NoReturn:

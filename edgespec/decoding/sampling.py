@@ -13,7 +13,8 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
-from edgespec.errors import GenerationError, UsageError
+from edgespec.decoding import ranges
+from edgespec.errors import GenerationError
 
 Probabilities = NDArray[np.float64]
 """A distribution over the vocabulary, float64 [vocab], summing to 1."""
@@ -39,17 +40,12 @@ class Sampling:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        bounds = (
-            ("temperature", self.temperature, 1e-3 if self.temperature else 0.0, 1e3, "0 (greedy) or 0.001 to 1000"),
-            ("top-k", self.top_k, 0, 10**6, "0 (off) to 1000000"),
-            ("top-p", self.top_p, 1e-6, 1.0, "0.000001 to 1"),
-            ("min-p", self.min_p, 0.0, 1.0, "between 0 and 1"),
-            ("repeat penalty", self.repeat_penalty, 0.01, 100.0, "0.01 to 100"),
-            ("seed", self.seed or 0, 0, 2**64 - 1, "between 0 and 2^64-1"),
-        )
-        for name, value, low, high, allowed in bounds:
-            if not low <= value <= high:  # false for NaN too
-                raise UsageError(f"{name} cannot be {value}; it must be {allowed}.")
+        ranges.TEMPERATURE.require("temperature", self.temperature)
+        ranges.TOP_K.require("top-k", self.top_k)
+        ranges.TOP_P.require("top-p", self.top_p)
+        ranges.MIN_P.require("min-p", self.min_p)
+        ranges.REPEAT_PENALTY.require("repeat penalty", self.repeat_penalty)
+        ranges.SEED.require("seed", self.seed or 0)
 
 
 _BLOCK = 256

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from threading import Event as Flag
 from time import monotonic
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from textual import on, work
 from textual.app import App, ComposeResult
@@ -15,6 +15,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Footer
 
+from edgespec.config import Config
 from edgespec.decoding.stats import Stats
 from edgespec.errors import EdgespecError, UsageError
 from edgespec.tui import figures, workers
@@ -241,19 +242,18 @@ class EdgespecApp(App[None]):
         self.notify(text, timeout=QUIT_SECONDS, markup=False)
 
 
-def run_app(model: str | None = None, **options: Any) -> None:
-    """Chat with `model`, or with the default one, until the user quits.
+def run_app(config: Config, history: Path | None) -> None:
+    """Chat as `config` says until the user quits; answers are kept in the directory `history`, for later drafts.
 
-    `options` are those of `edgespec.engine.open_chat`. Raises UsageError without a terminal, and the load's error
-    if the user quits while there is no model.
+    Raises UsageError without a terminal, and the load's error if the user quits while there is no model.
     """
     if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM") == "dumb":
         raise UsageError("The chat needs an interactive terminal; use `edgespec run MODEL` here.")
 
     def load(progress: Progress) -> Engine:
-        from edgespec.engine import open_chat
+        from edgespec.configured import open_configured
 
-        return open_chat(model, progress=progress, notice=notice, **options)
+        return open_configured(config.values, history=history, progress=progress, notice=notice)
 
     def notice(text: str) -> None:
         app.call_from_thread(app.notify, text, markup=False)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from io import StringIO
+from pathlib import Path
 from threading import Event as Flag
 
 import pytest
 from scripted import ScriptedChat, app_for, ask, loads, screen_text, wait_for_text, wait_until
 
+from edgespec.config import Config
 from edgespec.errors import CancelledError, ModelError, UsageError
 from edgespec.tui.app import EdgespecApp, run_app
 from edgespec.tui.engine import Progress
@@ -26,7 +28,7 @@ def test_the_first_screen_needs_no_engine() -> None:
 def test_without_a_terminal_there_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", StringIO())
     with pytest.raises(UsageError, match="interactive terminal"):
-        run_app()
+        run_app(Config(Path("config.toml")), None)
 
 
 async def test_a_message_sent_while_the_model_loads_goes_out_when_it_is_ready(chat: ScriptedChat) -> None:
