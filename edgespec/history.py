@@ -7,7 +7,6 @@ trusted: what is no token of the model reads as BREAK, and the target checks eve
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import tempfile
 from collections.abc import Callable, Generator, Sequence
@@ -16,7 +15,7 @@ from typing import BinaryIO, Final
 
 import numpy as np
 
-from edgespec.bundle.files import open_plain
+from edgespec.bundle.files import locked, open_plain
 from edgespec.bundle.places import data_directory
 from edgespec.decoding.drafters.history import BREAK, CAPACITY, CONTEXTS, Corpus, Ids
 from edgespec.errors import ChecksumError
@@ -59,7 +58,7 @@ class History:
 
     def _write(self, data: bytes) -> None:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _locked(self.path.parent):
+        with locked(self.path.parent):
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             with os.fdopen(os.open(self.path, flags, 0o600), "r+b", buffering=0) as file:
                 end = os.fstat(file.fileno()).st_size
@@ -96,14 +95,3 @@ def _latest(file: BinaryIO) -> Ids:
     size = os.fstat(file.fileno()).st_size // _ID.itemsize
     file.seek(max(size - _LATEST, 0) * _ID.itemsize)
     return np.frombuffer(file.read(min(size, _LATEST) * _ID.itemsize), _ID).astype(np.int32)
-
-
-@contextlib.contextmanager
-def _locked(directory: Path) -> Generator[None]:
-    """One process at a time writes. The kernel lets go of the lock when the process ends, however it ends."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

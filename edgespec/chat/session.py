@@ -114,6 +114,11 @@ class Chat:
         return self._target.context_length
 
     @property
+    def tokenizer_sha256(self) -> str:
+        """Token ids have their meaning by it."""
+        return self._tokenizer.sha256
+
+    @property
     def vocab_size(self) -> int:
         return self._target.vocab_size
 

@@ -1,0 +1,1 @@
+"""Conversations that outlive the program: a tree of messages each, kept in one SQLite file of the user's own."""

@@ -1,0 +1,194 @@
+"""The conversation that goes on: what is said in it is kept while it is said."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from threading import Event as Flag
+from typing import Protocol
+
+from edgespec.chat.conversation import Message
+from edgespec.chat.events import Answer, Event, TextDelta
+from edgespec.conversations.conversation import Conversation, Entry, title_of
+from edgespec.conversations.figures import to_figures
+from edgespec.conversations.store import ConversationStore
+from edgespec.conversations.writer import Job, Writer
+
+
+class Speaker(Protocol):
+    """Who answers. `edgespec.chat.session.Chat` does."""
+
+    messages: list[Message]
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def draft(self) -> str | None: ...
+
+    @property
+    def tokenizer_sha256(self) -> str: ...
+
+    def send(self, text: str) -> Iterator[Event]: ...
+
+
+class Recorder:
+    """Holds the conversation that goes on, and keeps it in `directory`; without one it ends with the program.
+
+    For each message: `begin` when it is sent, then `answer`, or `take_back` if it never was. While `answer` runs only
+    `saved` and `close` may be used. `notice` hears, from any thread, what a user should know.
+    """
+
+    def __init__(self, directory: Path | None, notice: Callable[[str], None] = lambda _: None) -> None:
+        self.directory = directory
+        self.conversation = Conversation()
+        self._writer = None if directory is None else Writer(directory, notice)
+        self._idle = Flag()
+        self._idle.set()
+
+    @property
+    def saved(self) -> bool:
+        """False if the last attempt to keep something failed. True where nothing is to be kept."""
+        return self._writer is None or self._writer.saved
+
+    def begin(self, text: str) -> None:
+        """`text` is sent: keep it, with room for its answer. The same text in the same place is the same question."""
+        talk = self.conversation
+        asked = next((e for e in talk.children(talk.leaf) if e.role == "user" and e.text == text), None)
+        if asked is None:
+            asked = Entry(talk.new_id(), talk.leaf, "user", text, time.time())
+            talk.add(asked)
+        room = Entry(talk.new_id(), asked.id, "assistant", "", time.time())
+        talk.add(room)
+        talk.leaf = room.id
+        talk.title = talk.title or title_of(text)
+        self._keep([*talk.entries.values()])  # all: something may not have been kept before
+
+    def answer(self, speaker: Speaker, text: str) -> Generator[Event]:
+        """What `speaker.send(text)` yields, kept as it comes. What ends with an error before anything was said is
+        taken back."""
+        self._idle.clear()
+        leaf = self.conversation.leaf
+        if leaf is None:
+            raise RuntimeError("a message is answered that was not begun")
+        entry = replace(
+            self.conversation.entries[leaf],
+            model=speaker.model,
+            draft=speaker.draft,
+            tokenizer=speaker.tokenizer_sha256,
+            system=_system(speaker),
+        )
+        last: Answer | None = None
+        try:
+            for event in speaker.send(text):
+                if isinstance(event, Answer):
+                    last = event  # handed on when the speaker has the message, and the file
+                    continue
+                if isinstance(event, TextDelta):
+                    entry = replace(entry, text=entry.text + event.text, ids=entry.ids + event.round.tokens)
+                    self.conversation.add(entry)
+                    self._keep([entry], passing=True)
+                yield event
+        finally:
+            self._finish(entry, speaker, last)
+            self._idle.set()
+        if last is not None:
+            yield last
+
+    def take_back(self) -> None:
+        """The last message was not answered at all, so it has not been said."""
+        talk = self.conversation
+        asked, room = talk.path()[-2:]
+        gone = [room.id] if len(talk.children(asked.id)) > 1 else [room.id, asked.id]
+        for id_ in gone:
+            del talk.entries[id_]
+        talk.leaf = asked.parent
+        if not talk.entries:
+            talk.title = ""
+        kept = replace(talk)
+        self._put(lambda store: store.forget(kept, gone))
+
+    def rewind(self) -> str | None:
+        """Go back to before the last question, and return it; what is said next begins a branch. None: nothing was."""
+        path = self.conversation.path()
+        if not path:
+            return None
+        asked = path[-2]
+        self.conversation.leaf = asked.parent
+        return asked.text
+
+    def walk(self, step: int) -> bool:
+        """Read the branch `step` further on; False if there is none."""
+        talk = self.conversation
+        ends = talk.branches()
+        at = ends.index(talk.leaf) + step if talk.leaf in ends else len(ends) - 1
+        if not 0 <= at < len(ends) or ends[at] == talk.leaf:
+            return False
+        talk.leaf = ends[at]
+        self._keep([])
+        return True
+
+    def rename(self, title: str) -> None:
+        self.conversation.title = title
+
+    def open(self, conversation: Conversation) -> None:
+        """Go on with an earlier conversation."""
+        self.conversation = conversation
+
+    def new(self) -> None:
+        self.conversation = Conversation()
+
+    def restore(self, speaker: Speaker) -> None:
+        """Have `speaker` know what was said, and under which system message. What its cache shares with it is kept."""
+        path = self.conversation.path()
+        made = [entry for entry in path if entry.model is not None]
+        system = made[-1].system if made else _system(speaker)
+        messages = [] if system is None else [Message("system", system)]
+        for entry in path:
+            known = entry.role == "assistant" and not entry.cut and entry.tokenizer == speaker.tokenizer_sha256
+            messages.append(Message(entry.role, entry.text, entry.ids if known else None))
+        speaker.messages = messages
+
+    def flush(self) -> None:
+        """Wait until what was said is in the file, or could not be put there."""
+        if self._writer is not None:
+            self._writer.flush()
+
+    def close(self) -> None:
+        """Keep what is left; waits a little for an answer that is being stopped."""
+        self._idle.wait(5.0)
+        if self._writer is not None:
+            self._writer.close()
+
+    def _finish(self, entry: Entry, speaker: Speaker, last: Answer | None) -> None:
+        if last is None and not entry.ids:
+            self.take_back()
+            return
+        if last is None:
+            entry = replace(entry, finish="failed")
+        else:
+            cut = speaker.messages[-1].ids is None
+            ended = replace(entry, text=last.text, ids=last.tokens, cut=cut, finish=last.finish_reason)
+            entry = replace(ended, figures=to_figures(last))
+        self.conversation.add(entry)
+        self._keep([entry])
+
+    def _keep(self, entries: Sequence[Entry], *, passing: bool = False) -> None:
+        talk = replace(self.conversation)  # as it is now
+
+        def keep(store: ConversationStore) -> None:
+            store.keep(talk, entries)
+            if not passing:
+                store.settle()
+
+        self._put(keep, passing=passing)
+
+    def _put(self, job: Job, *, passing: bool = False) -> None:
+        if self._writer is not None:
+            self._writer.put(job, passing=passing)
+
+
+def _system(speaker: Speaker) -> str | None:
+    return next((message.content for message in speaker.messages if message.role == "system"), None)
