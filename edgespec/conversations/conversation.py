@@ -85,6 +85,11 @@ class Conversation:
                 waiting.extend(behind)
         return ends
 
+    def branch(self) -> tuple[int, int]:
+        """Which of how many branches is read; 0 where the leaf is not at the end of one."""
+        ends = self.branches()
+        return (ends.index(self.leaf) + 1 if self.leaf in ends else 0), len(ends)
+
 
 def title_of(text: str) -> str:
     """The first line that says something, without what only marks it up, cut between words."""

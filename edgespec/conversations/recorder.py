@@ -38,13 +38,15 @@ class Recorder:
     """Holds the conversation that goes on, and keeps it in `directory`; without one it ends with the program.
 
     For each message: `begin` when it is sent, then `answer`, or `take_back` if it never was. While `answer` runs only
-    `saved` and `close` may be used. `notice` hears, from any thread, what a user should know.
+    `saved`, `flush` and `close` may be used. `notice` hears, from any thread, what a user should know.
     """
 
     def __init__(self, directory: Path | None, notice: Callable[[str], None] = lambda _: None) -> None:
         self.directory = directory
         self.conversation = Conversation()
         self._writer = None if directory is None else Writer(directory, notice)
+        self._told: Speaker | None = None  # who knows what was said up to the leaf
+        self._resumed = False
         self._idle = Flag()
         self._idle.set()
 
@@ -68,8 +70,10 @@ class Recorder:
 
     def answer(self, speaker: Speaker, text: str) -> Generator[Event]:
         """What `speaker.send(text)` yields, kept as it comes. What ends with an error before anything was said is
-        taken back."""
+        taken back. The speaker is told first what was said on this branch, if it does not know."""
         self._idle.clear()
+        if self._told is not speaker:
+            self._tell(speaker)
         leaf = self.conversation.leaf
         if leaf is None:
             raise RuntimeError("a message is answered that was not begun")
@@ -117,6 +121,7 @@ class Recorder:
             return None
         asked = path[-2]
         self.conversation.leaf = asked.parent
+        self._told = None
         return asked.text
 
     def walk(self, step: int) -> bool:
@@ -127,6 +132,7 @@ class Recorder:
         if not 0 <= at < len(ends) or ends[at] == talk.leaf:
             return False
         talk.leaf = ends[at]
+        self._told = None
         self._keep([])
         return True
 
@@ -134,22 +140,13 @@ class Recorder:
         self.conversation.title = title
 
     def open(self, conversation: Conversation) -> None:
-        """Go on with an earlier conversation."""
+        """Go on with an earlier conversation, under the system message that it had."""
         self.conversation = conversation
+        self._told, self._resumed = None, True
 
     def new(self) -> None:
         self.conversation = Conversation()
-
-    def restore(self, speaker: Speaker) -> None:
-        """Have `speaker` know what was said, and under which system message. What its cache shares with it is kept."""
-        path = self.conversation.path()
-        made = [entry for entry in path if entry.model is not None]
-        system = made[-1].system if made else _system(speaker)
-        messages = [] if system is None else [Message("system", system)]
-        for entry in path:
-            known = entry.role == "assistant" and not entry.cut and entry.tokenizer == speaker.tokenizer_sha256
-            messages.append(Message(entry.role, entry.text, entry.ids if known else None))
-        speaker.messages = messages
+        self._told, self._resumed = None, False
 
     def flush(self) -> None:
         """Wait until what was said is in the file, or could not be put there."""
@@ -161,6 +158,17 @@ class Recorder:
         self._idle.wait(5.0)
         if self._writer is not None:
             self._writer.close()
+
+    def _tell(self, speaker: Speaker) -> None:
+        """Have `speaker` know the branch up to the question that has begun. What its cache shares with it is kept."""
+        path = self.conversation.path()[:-2]
+        system = path[-1].system if self._resumed and path else _system(speaker)
+        messages = [] if system is None else [Message("system", system)]
+        for entry in path:
+            known = entry.role == "assistant" and not entry.cut and entry.tokenizer == speaker.tokenizer_sha256
+            messages.append(Message(entry.role, entry.text, entry.ids if known else None))
+        speaker.messages = messages
+        self._told, self._resumed = speaker, False
 
     def _finish(self, entry: Entry, speaker: Speaker, last: Answer | None) -> None:
         if last is None and not entry.ids:

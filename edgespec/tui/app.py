@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from threading import Event as Flag
 from time import monotonic
@@ -16,10 +17,15 @@ from textual.containers import Horizontal, Vertical
 from textual.widgets import Footer
 
 from edgespec.config import Config
+from edgespec.conversations.database import conversations_directory
+from edgespec.conversations.figures import to_answer
+from edgespec.conversations.recorder import Recorder
 from edgespec.decoding.stats import Stats
 from edgespec.errors import EdgespecError, UsageError
 from edgespec.tui import figures, workers
+from edgespec.tui.branches import Branches
 from edgespec.tui.engine import Engine, Load, Progress
+from edgespec.tui.heading import Heading
 from edgespec.tui.messages import Loaded, LoadFailed, LoadProgress, PromptRead, RoundDone, TurnDone, TurnFailed
 from edgespec.tui.prompt import Prompt
 from edgespec.tui.sidebar import Sidebar
@@ -44,24 +50,31 @@ class EdgespecApp(App[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "stop", "Stop"),
         Binding("ctrl+n", "new_chat", "New chat"),
+        Binding("ctrl+r", "regenerate", "Answer again", show=False),
+        Binding("alt+up", "edit_question", "Edit the last question", show=False),
+        Binding("alt+left", "walk(-1)", "The branch before", show=False),
+        Binding("alt+right", "walk(1)", "The branch after", show=False),
         Binding("ctrl+q", "quit", "Quit", priority=True),
         Binding("ctrl+c", "interrupt", show=False, priority=True),
     ]
 
-    def __init__(self, load: Load) -> None:
+    def __init__(self, load: Load, recorder: Recorder | None = None) -> None:
         super().__init__()
         self.chat: Engine | None = None
         self.load_error: EdgespecError | None = None
+        self.recorder = recorder or Recorder(None)
+        self._branches = Branches(self)
         self._open = load
         self._quitting = Flag()
         self._turn = Turn(state="ended")
         self._session = Stats()
-        self._new_chat_next = False
+        self._after_turn: Callable[[], Awaitable[None]] | None = None
         self._interrupted_at = float("-inf")
 
     def compose(self) -> ComposeResult:
         with Horizontal():
             with Vertical(id="conversation"):
+                yield Heading()
                 yield Transcript()
                 yield Status()
                 yield Prompt()
@@ -73,6 +86,7 @@ class EdgespecApp(App[None]):
         self._sidebar = self.query_one(Sidebar)
         self._status = self.query_one(Status)
         self._prompt = self.query_one(Prompt)
+        self._heading = self.query_one(Heading)
         self._ticker = self.set_interval(REFRESH_SECONDS, self._show_figures, pause=True)
         self._prompt.focus()
         self.call_after_refresh(self._begin_loading)
@@ -83,6 +97,7 @@ class EdgespecApp(App[None]):
 
     def _show_figures(self) -> None:
         self._sidebar.show(self.chat, self._turn, self._session)
+        self._heading.show(self.recorder)
         if self.chat is not None:
             self._status.summarize(figures.summary(self.chat, self._turn))
 
@@ -122,12 +137,24 @@ class EdgespecApp(App[None]):
 
     @on(Prompt.Submitted)
     async def _submitted(self, message: Prompt.Submitted) -> None:
-        if self._turn.state != "ended":
+        if not self.idle:
             self._prompt.give_back(message.text)
             self._hint("One message at a time. Esc stops this one.")
             return
-        self._turn = Turn(message.text, state="waiting")
-        await self._transcript.note(message.text, "user")
+        await self._branches.before_sending()
+        await self.ask(message.text)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being answered or waits to be."""
+        return self._turn.state == "ended"
+
+    async def ask(self, text: str) -> None:
+        """Send `text` as soon as there is a model. Only while `idle`."""
+        self._turn = Turn(text, state="waiting")
+        self.recorder.begin(text)
+        self._heading.show(self.recorder)
+        await self._transcript.note(text, "user")
         if self.chat is not None:
             await self._begin_answer(self.chat)
         elif self.load_error is not None:
@@ -142,7 +169,7 @@ class EdgespecApp(App[None]):
 
     @work(thread=True, group="turn")
     def _turn_worker(self, chat: Engine, turn: Turn) -> None:
-        workers.run_turn(chat, turn, self.post_message)
+        workers.run_turn(chat, self.recorder, turn, self.post_message)
 
     @on(PromptRead)
     def _prompt_read(self, message: PromptRead) -> None:
@@ -164,9 +191,9 @@ class EdgespecApp(App[None]):
     @on(TurnFailed)
     async def _turn_failed(self, message: TurnFailed) -> None:
         await self._end_turn("(broken off)")
-        await self._transcript.note(str(message.error), "error")
         if not self._turn.stats.rounds:
             self._give_back()
+        await self._transcript.note(str(message.error), "error")
 
     async def _end_turn(self, footer: str) -> None:
         self._turn.state = "ended"
@@ -175,12 +202,16 @@ class EdgespecApp(App[None]):
         await self._transcript.end_answer(footer)
         self._show_figures()
         self.refresh_bindings()
-        if self._new_chat_next:
-            await self._clear()
+        if self._after_turn is not None:
+            await self._after_turn()
 
     def _give_back(self) -> None:
         """End a turn that did not begin; its message may be sent again."""
+        if self._turn.state == "waiting":
+            self.recorder.take_back()
         self._turn.state = "ended"
+        self._transcript.mark_unsent()
+        self._heading.show(self.recorder)
         if not self._prompt.text:
             self._prompt.give_back(self._turn.text)
         self.refresh_bindings()
@@ -188,9 +219,10 @@ class EdgespecApp(App[None]):
     # Keys
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        return action != "stop" or self._turn.state != "ended"
+        return action != "stop" or not self.idle or self._branches.editing
 
     async def action_stop(self) -> None:
+        self._branches.leave_edit()
         if self._turn.state == "waiting":
             await self._transcript.note("(not sent)", "footer")
             self._give_back()
@@ -204,20 +236,41 @@ class EdgespecApp(App[None]):
             self.chat.stop()
 
     async def action_new_chat(self) -> None:
+        await self._when_idle(self._clear)
+
+    async def _when_idle(self, act: Callable[[], Awaitable[None]]) -> None:
+        """Stop what is going on, then act."""
         if self._turn.state == "running":
-            self._new_chat_next = True
+            self._after_turn = act
         await self.action_stop()
-        if self._turn.state == "ended":
-            await self._clear()
+        if self.idle:
+            await act()
 
     async def _clear(self) -> None:
-        self._new_chat_next = False
         if self.chat is not None:
             self.chat.clear()
+        self.recorder.new()
+        await self._transcript.clear()
+        self.conversation_changed()
+
+    def conversation_changed(self) -> None:
+        """Show the figures of what is now the conversation."""
+        self._after_turn = None
         self._turn = Turn(state="ended")
         self._session = Stats()
-        await self._transcript.clear()
+        for entry in self.recorder.conversation.path():
+            if (answer := to_answer(entry)) is not None:
+                self._session.merge(answer.stats)
         self._show_figures()
+
+    async def action_regenerate(self) -> None:
+        await self._branches.ask_again()
+
+    def action_edit_question(self) -> None:
+        self._branches.edit()
+
+    async def action_walk(self, step: int) -> None:
+        await self._branches.walk(step)
 
     async def action_interrupt(self) -> None:
         """Ctrl+C copies what is selected; else it stops, and quits when pressed again."""
@@ -243,7 +296,8 @@ class EdgespecApp(App[None]):
 
 
 def run_app(config: Config, history: Path | None) -> None:
-    """Chat as `config` says until the user quits; answers are kept in the directory `history`, for later drafts.
+    """Chat as `config` says until the user quits; answers are kept in the directory `history`, for later drafts, and
+    conversations in theirs; neither if it is None.
 
     Raises UsageError without a terminal, and the load's error if the user quits while there is no model.
     """
@@ -258,8 +312,9 @@ def run_app(config: Config, history: Path | None) -> None:
     def notice(text: str) -> None:
         app.call_from_thread(app.notify, text, markup=False)
 
-    app = EdgespecApp(load)
+    app = EdgespecApp(load, Recorder(conversations_directory() if history else None, notice))
     app.run()
+    app.recorder.close()
     if app.return_code:  # Textual has already said why
         sys.exit(app.return_code)
     if app.chat is not None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
+from edgespec.chat.conversation import Message
 from edgespec.chat.events import Event
 
 
 class Engine(Protocol):
-    """A conversation with one model."""
+    """A conversation with one model. `messages`: what it knows of it; may be changed between two turns."""
+
+    messages: list[Message]
 
     @property
     def model(self) -> str: ...
@@ -21,6 +24,11 @@ class Engine(Protocol):
 
     @property
     def device(self) -> str: ...
+
+    @property
+    def tokenizer_sha256(self) -> str:
+        """What gives token ids their meaning."""
+        ...
 
     @property
     def exact(self) -> bool: ...

@@ -96,6 +96,16 @@ class Transcript(VerticalScroll, can_focus=False):
         await self.remove_children()
         await self.mount_all(self.compose())
 
+    async def keep_turns(self, number: int) -> None:
+        """Remove what stands behind so many questions and their answers."""
+        asked = [*self.query_children(".user").exclude(".unsent")]
+        if number < len(asked):
+            await self.remove_children(self.children[self.children.index(asked[number]) :])
+
+    def mark_unsent(self) -> None:
+        """The last question was not answered at all; its text is in the prompt again."""
+        self.query_children(".user").last().add_class("unsent")
+
     async def _add(self, block: Note | AnswerBlock) -> None:
         await self.query("#welcome").remove()
         await self.mount(block)

@@ -9,6 +9,7 @@ from time import perf_counter
 from textual.message import Message
 
 from edgespec.chat.events import Answer, TextDelta
+from edgespec.conversations.recorder import Recorder
 from edgespec.errors import CancelledError, EdgespecError, GenerationError, OutOfMemoryError
 from edgespec.tui.engine import Engine, Load
 from edgespec.tui.messages import Loaded, LoadFailed, LoadProgress, PromptRead, RoundDone, TurnDone, TurnFailed
@@ -38,11 +39,11 @@ def open_chat(load: Load, quitting: Flag, post: Post) -> None:
         post(Loaded(chat))
 
 
-def run_turn(chat: Engine, turn: Turn, post: Post) -> None:
-    """Send the turn's message and post what happens; the last message is TurnDone or TurnFailed."""
+def run_turn(chat: Engine, recorder: Recorder, turn: Turn, post: Post) -> None:
+    """Send the turn's message, keep and post what happens; the last message is TurnDone or TurnFailed."""
     started = perf_counter()
     try:
-        for event in chat.send(turn.text):
+        for event in recorder.answer(chat, turn.text):
             if isinstance(event, Answer):
                 post(TurnDone(event))
                 continue

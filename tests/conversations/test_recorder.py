@@ -109,11 +109,9 @@ def test_asking_again_and_asking_otherwise_lose_nothing(recorder: Recorder) -> N
     parrot = Parrot()
     say(recorder, parrot, "first", "second")
     assert recorder.rewind() == "second"
-    recorder.restore(parrot)
-    assert [m.content.strip() for m in parrot.messages] == ["first", "first"]
     say(recorder, parrot, "second")  # again
+    assert [m.content.strip() for m in parrot.messages] == ["first", "first", "second", "second"]
     recorder.rewind()
-    recorder.restore(parrot)
     say(recorder, parrot, "other", "third")
     (found,) = kept(recorder).list()
     tree = kept(recorder).load(found.id)
@@ -131,13 +129,12 @@ def test_walking_between_branches(recorder: Recorder) -> None:
     assert not recorder.walk(-1)
     assert not recorder.walk(1)
     recorder.rewind()
-    recorder.restore(parrot)
     say(recorder, parrot, "other")
     assert recorder.walk(-1)
-    recorder.restore(parrot)
-    assert [m.content.strip() for m in parrot.messages] == ["first", "first"]
     (found,) = kept(recorder).list()
     assert texts(kept(recorder).load(found.id)) == ["first", "first"]  # what was read last opens again
+    say(recorder, parrot, "more")
+    assert [m.content.strip() for m in parrot.messages] == ["first", "first", "more", "more"]
     assert not recorder.walk(-1)
     recorder.rewind()  # between branches, the way leads to the latest
     assert recorder.walk(1)
@@ -148,29 +145,53 @@ def test_nothing_to_rewind(recorder: Recorder) -> None:
     assert recorder.rewind() is None
 
 
+def resumed(recorder: Recorder) -> Recorder:
+    store = kept(recorder)
+    again = Recorder(None)
+    again.open(store.load(store.list()[0].id))
+    return again
+
+
 def test_ids_go_back_only_to_the_tokenizer_that_they_are_of(recorder: Recorder) -> None:
     parrot = Parrot("Be brief.")
     say(recorder, parrot, "one two")
     parrot.cut = True
     say(recorder, parrot, "three")
     before = list(parrot.messages)
-    parrot.messages = []
-    recorder.restore(parrot)
-    assert parrot.messages == before
-    other = Parrot("Be someone else.")
+    same, other = Parrot(), Parrot("Be someone else.")
     other.tokenizer_sha256 = "b" * 64  # pyright: ignore[reportAttributeAccessIssue]
-    recorder.restore(other)
+    say(resumed(recorder), same, "four")
+    assert same.messages[:-2] == before
+    say(resumed(recorder), other, "four")
     assert other.messages[0] == Message("system", "Be brief.")
-    assert [m.ids for m in other.messages] == [None] * 5
-    assert [m.content for m in other.messages] == [m.content for m in before]
+    assert [m.ids for m in other.messages[:-2]] == [None] * 5
+    assert [m.content for m in other.messages[:-2]] == [m.content for m in before]
 
 
-def test_an_empty_conversation_keeps_the_system_message(recorder: Recorder) -> None:
+def test_another_speaker_is_told_what_was_said(recorder: Recorder) -> None:
+    say(recorder, Parrot("Be brief."), "one")
+    other = Parrot("Be someone else.")
+    say(recorder, other, "two")
+    assert [m.content.strip() for m in other.messages] == ["Be someone else.", "one", "one", "two", "two"]
+
+
+def test_what_a_speaker_was_made_to_forget_is_not_told_again(recorder: Recorder) -> None:
+    parrot = Parrot("Be brief.")
+    say(recorder, parrot, "one", "two")
+    del parrot.messages[1:3]  # the context was full, say
+    parrot.messages[0] = Message("system", "Be kind.")
+    say(recorder, parrot, "three")
+    assert [m.content.strip() for m in parrot.messages] == ["Be kind.", "two", "two", "three", "three"]
+    assert recorder.conversation.path()[-1].system == "Be kind."
+
+
+def test_a_new_conversation_is_about_nothing(recorder: Recorder) -> None:
     parrot = Parrot("Be brief.")
     say(recorder, parrot, "one")
     recorder.new()
-    recorder.restore(parrot)
-    assert parrot.messages == [Message("system", "Be brief.")]
+    say(recorder, parrot, "two")
+    assert [m.content.strip() for m in parrot.messages] == ["Be brief.", "two", "two"]
+    assert len(kept(recorder).list()) == 2
 
 
 def test_without_a_directory_all_of_it_works_and_nothing_is_kept(tmp_path: Path) -> None:
@@ -330,12 +351,8 @@ def test_a_resumed_conversation_goes_on_as_if_it_had_never_ended(
     for text in ("hello there", "the cat"):
         ask(recorder, chat, text)
     messages = list(chat.messages)
-    recorder.close()
-    third = ask(Recorder(None), chat, "and the dog")
-    store = ConversationStore(directory)
-    again, resumed = opened(), Recorder(None)
-    resumed.open(store.load(store.list()[0].id))
-    resumed.restore(again)
-    assert again.messages == messages
-    assert ask(resumed, again, "and the dog") == third
-    assert again.messages == chat.messages
+    before = resumed(recorder)
+    third = ask(recorder, chat, "and the dog")
+    again, after = opened(), before
+    assert ask(after, again, "and the dog") == third
+    assert again.messages == [*messages, *chat.messages[-2:]] == chat.messages

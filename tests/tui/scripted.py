@@ -10,7 +10,9 @@ from time import monotonic
 from textual.app import App
 from textual.pilot import Pilot
 
+from edgespec.chat.conversation import Message
 from edgespec.chat.events import Answer, Event, PromptProgress, TextDelta
+from edgespec.conversations.recorder import Recorder
 from edgespec.decoding.stats import FinishReason, Round, Stats
 from edgespec.tui.app import EdgespecApp
 from edgespec.tui.engine import Load, Progress
@@ -42,9 +44,12 @@ class ScriptedChat:
     exact = True
     context_length = 2048
     context_used = 0
+    tokenizer_sha256 = "5" * 64
 
     def __init__(self) -> None:
+        self.messages: list[Message] = []
         self.sent: list[str] = []
+        self.told: list[list[str]] = []
         self.cleared = 0
         self.closed = False
         self.sending = Flag()
@@ -67,9 +72,11 @@ class ScriptedChat:
 
     def send(self, text: str) -> Iterator[Event]:
         self.sent.append(text)
+        self.told.append([message.content for message in self.messages])
         self._stopped = False
         self.idle.clear()
         self.sending.set()
+        self.messages.append(Message("user", text))
         try:
             yield from self._play()
         finally:
@@ -91,6 +98,8 @@ class ScriptedChat:
                 case PromptProgress() | Answer() as event:
                     yield event
                 case Exception() as error:
+                    if not tokens:
+                        self.messages.pop()
                     raise error
                 case reason:
                     predicted_ms = stats.draft_ms + stats.verify_ms + stats.overhead_ms
@@ -107,6 +116,7 @@ class ScriptedChat:
                         stats=stats,
                     )
                     self.answers.append(answer)
+                    self.messages.append(Message("assistant", answer.text, answer.tokens))
                     yield answer
                     return
 
@@ -117,19 +127,20 @@ class ScriptedChat:
 
     def clear(self) -> None:
         self.cleared += 1
+        self.messages = []
         self.context_used = 0
 
     def close(self) -> None:
         self.closed = True
 
 
-def app_for(chat: ScriptedChat) -> EdgespecApp:
+def app_for(chat: ScriptedChat, recorder: Recorder | None = None) -> EdgespecApp:
     """The app over a chat that is there at once."""
 
     def load(progress: Progress) -> ScriptedChat:
         return chat
 
-    return EdgespecApp(load)
+    return EdgespecApp(load, recorder)
 
 
 def loads(*steps: Callable[[Progress], ScriptedChat]) -> Load:
@@ -166,3 +177,17 @@ async def answered(pilot: Pilot[None], turns: int) -> None:
     """Wait until so many answers are complete."""
     await wait_until(pilot, lambda: len(pilot.app.query("AnswerBlock > .footer")) == turns)
     await pilot.pause()
+
+
+async def converse(pilot: Pilot[None], chat: ScriptedChat, *turns: tuple[str, str]) -> None:
+    """Ask each question and have its answer given."""
+    for question, answer in turns:
+        before = len(chat.answers)
+        await ask(pilot, question)
+        chat.say(answer)
+        chat.finish()
+        await wait_until(pilot, lambda n=before: len(chat.answers) > n and idle(pilot))
+
+
+def idle(pilot: Pilot[None]) -> bool:
+    return isinstance(pilot.app, EdgespecApp) and pilot.app.idle

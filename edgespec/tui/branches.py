@@ -1,0 +1,117 @@
+"""Going back in a conversation: to ask again, to ask otherwise, to read another branch, to resume an earlier one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgespec.conversations.conversation import Conversation, Entry
+from edgespec.conversations.figures import to_answer
+from edgespec.tui import figures
+from edgespec.tui.prompt import Prompt
+from edgespec.tui.status import Status
+from edgespec.tui.transcript import Transcript
+
+if TYPE_CHECKING:
+    from edgespec.tui.app import EdgespecApp
+
+EDITING = "editing your last message · Esc leaves it as it was"
+
+
+class Branches:
+    """Does so on the app's recorder and transcript, while no answer is being written. `editing`: the prompt holds the
+    last question, and what is sent next takes its place."""
+
+    def __init__(self, app: EdgespecApp) -> None:
+        self.editing = False
+        self._app = app
+
+    async def ask_again(self) -> None:
+        """The last question once more, in a branch of its own."""
+        if self._may_go_back():
+            text = await self._rewind()
+            await self._app.ask(text)
+
+    def edit(self) -> None:
+        """Put the last question into the prompt."""
+        prompt = self._app.query_one(Prompt)
+        if self.editing or not self._may_go_back():
+            return
+        if prompt.text:
+            self._hint("Send or clear what you are writing first.")
+            return
+        self.editing = True
+        prompt.give_back(self._app.recorder.conversation.path()[-2].text)
+        prompt.focus()
+        self._app.query_one(Status).doing(EDITING)
+        self._app.refresh_bindings()
+
+    def leave_edit(self) -> None:
+        """Nothing has been changed."""
+        if self.editing:
+            self.editing = False
+            self._app.query_one(Prompt).clear()
+            self._app.query_one(Status).doing("")
+            self._app.refresh_bindings()
+
+    async def before_sending(self) -> None:
+        """What is about to be sent stands in the edited question's place."""
+        if self.editing:
+            self.editing = False
+            self._app.query_one(Status).doing("")
+            await self._rewind()
+
+    async def walk(self, step: int) -> None:
+        """Read the branch `step` further on."""
+        before = self._app.recorder.conversation.path()
+        if self.editing or not self._may_go_back():
+            return
+        if not self._app.recorder.walk(step):
+            self._hint("There is no other branch on that side. Ctrl+R and Alt+Up begin one.")
+            return
+        after = self._app.recorder.conversation.path()
+        same = sum(a is b for a, b in zip(before, after, strict=False))
+        await self._retell(after, same // 2)
+
+    async def open(self, conversation: Conversation) -> None:
+        """Show an earlier conversation; what is sent next continues it."""
+        self.leave_edit()
+        self._app.recorder.open(conversation)
+        await self._retell(conversation.path(), 0)
+
+    def _may_go_back(self) -> bool:
+        if not self._app.idle:
+            self._hint("Esc stops the answer first.")
+        elif not self._app.recorder.conversation.entries:
+            self._hint("Nothing has been said yet.")
+        else:
+            return True
+        return False
+
+    def _hint(self, text: str) -> None:
+        self._app.notify(text, markup=False)
+
+    async def _rewind(self) -> str:
+        text = self._app.recorder.rewind() or ""
+        await self._app.query_one(Transcript).keep_turns(len(self._app.recorder.conversation.path()) // 2)
+        return text
+
+    async def _retell(self, path: list[Entry], kept: int) -> None:
+        """Show `path`, of which the transcript already has the first `kept` turns."""
+        transcript = self._app.query_one(Transcript)
+        with self._app.batch_update():
+            await transcript.keep_turns(kept)
+            for entry in path[2 * kept :]:
+                if entry.role == "user":
+                    await transcript.note(entry.text, "user")
+                else:
+                    await transcript.begin_answer()
+                    await transcript.append(entry.text)
+                    await transcript.end_answer(self._footer(entry))
+        self._app.conversation_changed()
+
+    def _footer(self, entry: Entry) -> str:
+        """As it was under the answer; and who gave it, if it was not the model that is here now."""
+        answer = to_answer(entry)
+        footer = "(broken off)" if answer is None else figures.footer(answer)
+        here = None if self._app.chat is None else self._app.chat.model
+        return footer if entry.model in (None, here) else f"{footer} · {entry.model}"
