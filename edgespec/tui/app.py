@@ -31,9 +31,9 @@ from edgespec.tui.prompt import Prompt
 from edgespec.tui.sidebar import Sidebar
 from edgespec.tui.status import Status
 from edgespec.tui.transcript import Transcript
-from edgespec.tui.turn import Turn
+from edgespec.tui.turn import Baseline, Turn
 
-REFRESH_SECONDS = 0.2
+REFRESH_SECONDS = 0.25
 """How often the figures are written while an answer streams."""
 
 QUIT_SECONDS = 3.0
@@ -69,6 +69,7 @@ class EdgespecApp(App[None]):
         self._turn = Turn(state="ended")
         self._session = Stats()
         self._after_turn: Callable[[], Awaitable[None]] | None = None
+        self._baseline = Baseline()
         self._interrupted_at = float("-inf")
 
     def compose(self) -> ComposeResult:
@@ -96,7 +97,7 @@ class EdgespecApp(App[None]):
         self._stop_engine()
 
     def _show_figures(self) -> None:
-        self._sidebar.show(self.chat, self._turn, self._session)
+        self._sidebar.show(self.chat, self._turn, self._session, self._baseline)
         self._heading.show(self.recorder)
         if self.chat is not None:
             self._status.summarize(figures.summary(self.chat, self._turn))
@@ -119,6 +120,7 @@ class EdgespecApp(App[None]):
     @on(Loaded)
     async def _loaded(self, message: Loaded) -> None:
         self.chat = message.chat
+        self._baseline = Baseline()
         self._status.doing("")
         self._show_figures()
         if self._turn.state == "waiting":
@@ -178,10 +180,11 @@ class EdgespecApp(App[None]):
             self._status.doing(f"reading prompt {done}/{total}" if done < total else "")
 
     @on(RoundDone)
-    async def _round_done(self, message: RoundDone) -> None:
+    def _round_done(self, message: RoundDone) -> None:
         self._turn.add(message.delta.round, message.elapsed_ms)
         self._session.add(message.delta.round)
-        await self._transcript.append(message.delta.text)
+        self._baseline.add(message.delta.round)
+        self._transcript.append(message.delta.text)
 
     @on(TurnDone)
     async def _turn_done(self, message: TurnDone) -> None:

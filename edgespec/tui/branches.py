@@ -105,7 +105,7 @@ class Branches:
                     await transcript.note(entry.text, "user")
                 else:
                     await transcript.begin_answer()
-                    await transcript.append(entry.text)
+                    transcript.append(entry.text)
                     await transcript.end_answer(self._footer(entry))
         self._app.conversation_changed()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from textual.content import Content
 
 from edgespec.chat.events import Answer
@@ -10,6 +12,7 @@ from edgespec.tui.engine import Engine
 from edgespec.tui.turn import Turn
 
 UNKNOWN = "–"
+_BLOCKS = "▁▂▃▄▅▆▇█"
 
 
 def count(n: int) -> str:
@@ -39,6 +42,25 @@ def bar(fraction: float, width: int, style: str = "$primary") -> Content:
     """A meter `width` cells wide, filled from the left."""
     filled = round(min(max(fraction, 0.0), 1.0) * width)
     return Content.assemble(("━" * filled, style), ("━" * (width - filled), "$foreground 15%"))
+
+
+def age(seconds: float) -> str:
+    """How long ago something was measured."""
+    return f"{seconds:.0f} s ago" if seconds < 100 else f"{seconds / 60:.0f} min ago"
+
+
+def sparkline(rounds: Sequence[tuple[int, int]], width: int, most: int | None) -> str:
+    """Acceptance (accepted, tested) over the latest `most` rounds, the newest at the right, `width` cells: a cell is
+    blank where nothing was tested."""
+    cells = [" "] * width
+    sums = [[0, 0] for _ in cells]
+    for n, (accepted, tested) in enumerate(reversed(rounds)):
+        cell = sums[width - 1 - n * width // (most or len(rounds))]
+        cell[0], cell[1] = cell[0] + accepted, cell[1] + tested
+    for i, (accepted, tested) in enumerate(sums):
+        if tested:
+            cells[i] = _BLOCKS[round(accepted / tested * (len(_BLOCKS) - 1))]
+    return "".join(cells)
 
 
 def footer(answer: Answer) -> str:

@@ -10,10 +10,15 @@ from textual.widgets import Digits, Static
 from edgespec.decoding.stats import Stats
 from edgespec.tui import figures
 from edgespec.tui.engine import Engine
-from edgespec.tui.turn import Turn
+from edgespec.tui.lines import Lines
+from edgespec.tui.turn import Baseline, Turn
 
 WIDTH = 28
 """Cells between the sidebar's paddings; styles.tcss gives it as many."""
+
+
+POSITIONS = 6
+"""Positions of a draft that have a bar of their own; few drafts get further."""
 
 
 class Sidebar(VerticalScroll, can_focus=False):
@@ -22,81 +27,86 @@ class Sidebar(VerticalScroll, can_focus=False):
     def __init__(self) -> None:
         super().__init__()
         self._speed = Digits(figures.UNKNOWN, id="speed")
-        self._first = Static()
-        self._draft = Static()
-        self._reason = Static(id="reason")
-        self._time = Static()
-        self._used = Static()
-        self._session = Static()
-        self._model = Static()
+        self._lines = Lines()
 
     def compose(self) -> ComposeResult:
         yield Static("Speed", classes="heading")
         yield self._speed
-        yield self._first
-        yield Static("Draft", classes="heading")
-        yield self._draft
-        yield self._reason
-        yield Static("Time, %", classes="heading")
-        yield self._time
-        yield Static("Context", classes="heading")
-        yield self._used
-        yield Static("This chat", classes="heading")
-        yield self._session
-        yield self._model
+        yield self._lines
 
     def on_mount(self) -> None:
-        self.show(None, Turn(), Stats())
+        self.show(None, Turn(), Stats(), Baseline())
 
-    def show(self, chat: Engine | None, turn: Turn, session: Stats) -> None:
+    def show(self, chat: Engine | None, turn: Turn, session: Stats, baseline: Baseline) -> None:
         """Write every figure anew; `session` counts all rounds of the conversation."""
         self._speed.update(figures.rate(turn.tokens_per_second))
-        self._first.update(_lines(_pair("tokens per second", ""), _pair("first token", figures.seconds(turn.ttft_ms))))
-        self._draft.update(_draft(turn))
-        self._reason.update(Content(turn.reason))
-        self._time.update(_time(turn))
-        self._used.update(_context(chat))
-        self._session.update(_session(session))
-        self._model.update(_model(chat))
+        self._lines.show(
+            [
+                _pair("tokens per second", ""),
+                _gain(turn, baseline),
+                _pair("first token", figures.seconds(turn.ttft_ms)),
+                *_section("Draft", _draft(turn)),
+                *_section("Time, %", _time(turn)),
+                *_section("Context", _context(chat)),
+                *_section("Memory", _memory() if chat is not None else [_pair("used", figures.UNKNOWN)]),
+                *_section("This chat", _session(session)),
+                *_model(chat),
+            ]
+        )
+
+
+def _section(title: str, lines: list[Content]) -> list[Content]:
+    return [Content(""), Content.styled(title, "bold"), *lines]
 
 
 def _pair(name: str, value: str) -> Content:
     """A name at the left edge, its value at the right one."""
-    gap = " " * max(1, WIDTH - len(name) - len(value))
+    name = name[: max(WIDTH - len(value) - 1, 0)]
+    gap = " " * (WIDTH - len(name) - len(value))
     return Content.assemble((name, "$foreground 60%"), gap, value)
 
 
-def _lines(*lines: Content) -> Content:
-    return Content("\n").join(lines)
+def _gain(turn: Turn, baseline: Baseline) -> Content:
+    """How much faster than plain decoding, if that was measured here."""
+    plain, speed = baseline.tokens_per_second, turn.tokens_per_second
+    if plain is None or speed is None:
+        return _pair("against plain", figures.UNKNOWN)
+    return _pair(f"{speed / plain:.2f}x plain ({plain:.1f})", figures.age(baseline.age_seconds))
 
 
-def _draft(turn: Turn) -> Content:
+def _draft(turn: Turn) -> list[Content]:
     stats = turn.stats
+    reason = Content.styled(turn.reason, "$foreground 60%").wrap(WIDTH) if turn.reason else []
+    reason += [Content("")] * (3 - len(reason))  # so that what is below stays where it is
     if not turn.telling:
-        return _lines(_pair("accepted", figures.UNKNOWN), _pair("tokens per round", figures.UNKNOWN))
+        return [_pair("accepted", figures.UNKNOWN), _pair("tokens per round", figures.UNKNOWN), *reason]
     tested = f"  {stats.accepted}/{stats.tested}" if stats.tested else ""
-    lines = [
-        _pair("accepted", figures.percent(stats.acceptance) + tested),
-        _pair("tokens per round", figures.per_round(stats.tokens_per_round)),
-    ]
-    for number, position in enumerate(stats.per_position, start=1):
+    lines = [_pair("accepted", figures.percent(stats.acceptance) + tested)]
+    if stats.tested:
+        lines.append(_recent(turn))
+    lines.append(_pair("tokens per round", figures.per_round(stats.tokens_per_round)))
+    for number, position in enumerate(stats.per_position[:POSITIONS], start=1):
         share = position.accepted / position.tested
-        lines.append(
-            Content.assemble(
-                (f"{number:<3}", "$foreground 60%"), figures.bar(share, WIDTH - 9), f"{figures.percent(share):>6}"
-            )
-        )
+        bar = figures.bar(share, WIDTH - 9)
+        lines.append(Content.assemble((f"{number:<3}", "$foreground 60%"), bar, f"{figures.percent(share):>6}"))
     lines += [_pair(f"rounds: {arm}", figures.percent(n / stats.rounds)) for arm, n in stats.arms.most_common()]
-    return _lines(*lines)
+    return [*lines, _pair("draft length now", str(len(turn.recent[-1].proposed))), *reason]
 
 
-def _time(turn: Turn) -> Content:
+def _recent(turn: Turn) -> Content:
+    """Acceptance over the latest rounds, a cell for every few of them."""
+    name = f" last {turn.recent.maxlen}"
+    drawn = figures.sparkline([(r.accepted, r.tested) for r in turn.recent], WIDTH - len(name), turn.recent.maxlen)
+    return Content.assemble((drawn, "$primary"), (name, "$foreground 60%"))
+
+
+def _time(turn: Turn) -> list[Content]:
     """Where the rounds' time went, as one bar and its legend."""
     shares = turn.time_shares
     names = ("draft", "verify", "loop")
     styles = ("$text-warning", "$primary", "$foreground 50%")
     if shares is None:
-        return _lines(figures.bar(0, WIDTH), Content.styled("  ".join(names), "$foreground 60%"))
+        return [figures.bar(0, WIDTH), Content.styled("  ".join(names), "$foreground 60%")]
     ends = [round(sum(shares[: i + 1]) * WIDTH) for i in range(3)]
     widths = (ends[0], ends[1] - ends[0], WIDTH - ends[1])
     drawn = Content.assemble(*(("━" * width, style) for width, style in zip(widths, styles, strict=True)))
@@ -104,28 +114,33 @@ def _time(turn: Turn) -> Content:
         Content.assemble((name, style), f" {share * 100:.0f}")
         for name, style, share in zip(names, styles, shares, strict=True)
     ]
-    return _lines(drawn, Content("  ").join(legend))
+    return [drawn, Content("  ").join(legend)]
 
 
-def _context(chat: Engine | None) -> Content:
+def _context(chat: Engine | None) -> list[Content]:
     if chat is None:
-        return _lines(figures.bar(0, WIDTH), _pair("used", figures.UNKNOWN))
+        return [figures.bar(0, WIDTH), _pair("used", figures.UNKNOWN)]
     used, length = chat.context_used, chat.context_length
     share = used / length
     style = "$error" if share > 0.9 else "$warning" if share > 0.75 else "$primary"
-    return _lines(figures.bar(share, WIDTH, style), _pair("used", f"{figures.count(used)} of {figures.count(length)}"))
+    return [figures.bar(share, WIDTH, style), _pair("used", f"{figures.count(used)} of {figures.count(length)}")]
 
 
-def _session(session: Stats) -> Content:
+def _memory() -> list[Content]:
+    import psutil  # the first screen does without
+
+    used, total = psutil.Process().memory_info().rss, psutil.virtual_memory().total
+    return [_pair("used", f"{used / 1e9:.1f} of {total / 1e9:.0f} GB")]
+
+
+def _session(session: Stats) -> list[Content]:
     if not session.rounds:
-        return _lines(_pair("tokens", figures.UNKNOWN), _pair("accepted", figures.UNKNOWN))
-    return _lines(
-        _pair("tokens", figures.count(session.emitted)), _pair("accepted", figures.percent(session.acceptance))
-    )
+        return [_pair("tokens", figures.UNKNOWN), _pair("accepted", figures.UNKNOWN)]
+    return [_pair("tokens", figures.count(session.emitted)), _pair("accepted", figures.percent(session.acceptance))]
 
 
-def _model(chat: Engine | None) -> Content:
+def _model(chat: Engine | None) -> list[Content]:
     if chat is None:
-        return Content("")
+        return []
     kind = f"{chat.device} · {'exact' if chat.exact else 'not exact'}"
-    return _lines(_pair("model", chat.model), _pair("draft", chat.draft or "none"), _pair("runs on", kind))
+    return [Content(""), _pair("model", chat.model), _pair("draft", chat.draft or "none"), _pair("runs on", kind)]

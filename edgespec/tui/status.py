@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
-from textual.app import ComposeResult
-from textual.containers import Horizontal
+from textual import events
 from textual.content import Content
-from textual.widgets import Static
 
 from edgespec.chat.screen import printable
 from edgespec.tui import figures
+from edgespec.tui.lines import Lines
 
 
-class Status(Horizontal):
-    """Two texts, each of one line."""
+class Status(Lines):
+    """One line: what goes on at its left, the summary at its right."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._activity = Static(id="activity")
-        self._summary = Static(id="summary")
-
-    def compose(self) -> ComposeResult:
-        yield self._activity
-        yield self._summary
+        self._activity = Content("")
+        self._summary = Content("")
 
     def doing(self, what: str, fraction: float | None = None) -> None:
         """Say what goes on; an empty text when nothing does."""
-        text = Content(printable(what))
+        self._activity = Content(printable(what))
         if fraction is not None:
-            text = Content.assemble(figures.bar(fraction, 16), f" {fraction * 100:.0f} %  ", text)
-        self._activity.update(text)
+            bar = figures.bar(fraction, 16)
+            self._activity = Content.assemble(bar, f" {fraction * 100:.0f} %  ", self._activity)
+        self._write()
 
     def summarize(self, text: str) -> None:
-        self._summary.update(Content(printable(text)))
+        """Say `text` where there is no sidebar."""
+        self._summary = Content(printable(text))
+        self._write()
+
+    def on_resize(self, event: events.Resize) -> None:
+        self._write()
+
+    def _write(self) -> None:
+        if not self.is_attached:  # the app closes
+            return
+        width = self.size.width
+        summary = self._summary if self.screen.has_class("-narrow") else Content("")
+        activity = self._activity.truncate(max(width - summary.cell_length - 2, 0), ellipsis=True)
+        gap = " " * max(width - activity.cell_length - summary.cell_length, 0)
+        self.show([Content.assemble(activity, gap, summary)])

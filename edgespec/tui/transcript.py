@@ -5,11 +5,16 @@ from __future__ import annotations
 from textual.app import ComposeResult
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
-from textual.widgets import Markdown, Static
-from textual.widgets.markdown import MarkdownStream
+from textual.geometry import Size
+from textual.reactive import Reactive
+from textual.timer import Timer
+from textual.widgets import Static
 
 from edgespec.chat.screen import printable
-from edgespec.tui.markdown import parser
+from edgespec.tui.body import Body
+
+FRAME_SECONDS = 0.125
+"""How often more of an answer is shown."""
 
 WELCOME = Content.assemble(
     ("edgespec", "bold $primary"),
@@ -28,35 +33,42 @@ class Note(Static):
 class AnswerBlock(Vertical):
     """An answer, while it streams and afterwards."""
 
+    virtual_size = Reactive(Size(0, 0), layout=False)
+
     def __init__(self) -> None:
         super().__init__()
-        self._text: list[str] = []
-        self._stream: MarkdownStream | None = None
-        self._markdown = Markdown(parser_factory=parser, open_links=False)
+        self._body = Body()
+        self._pending: list[str] = []
+        self._timer: Timer | None = None
 
     def compose(self) -> ComposeResult:
-        yield self._markdown
+        yield self._body
 
     @property
     def text(self) -> str:
-        """What is shown so far, as Markdown."""
-        return "".join(self._text)
+        """What has come so far, as Markdown."""
+        return self._body.source + printable("".join(self._pending))
 
-    async def append(self, text: str) -> None:
-        """Show more of the answer, at the next chance that the screen has."""
-        if not text:
-            return
-        if self._stream is None:
-            self._stream = Markdown.get_stream(self._markdown)
-        shown = printable(text)
-        self._text.append(shown)
-        await self._stream.write(shown)
+    def append(self, text: str) -> None:
+        """Show more of the answer: at once, or with what else comes until the next frame."""
+        self._pending.append(text)
+        if self._timer is None:
+            self._show()
+
+    def _show(self) -> None:
+        self._timer = None
+        if text := "".join(self._pending):
+            self._pending.clear()
+            self._body.append(text)
+            self._timer = self.set_timer(FRAME_SECONDS, self._show)
 
     async def finish(self, footer: str) -> None:
-        """End the stream and read all of the answer once more as one document, with `footer` under it."""
-        if self._stream is not None:
-            await self._stream.stop()
-            await self._markdown.update(self.text)
+        """End the answer, with `footer` under it."""
+        if self._timer is not None:
+            self._timer.stop()
+        self._body.append("".join(self._pending))
+        self._pending.clear()
+        await self._body.finish()
         await self.mount(Note(footer, "footer"))
 
 
@@ -66,12 +78,13 @@ class Transcript(VerticalScroll, can_focus=False):
     def __init__(self) -> None:
         super().__init__()
         self._answer = AnswerBlock()
+        self._released = False
 
     def compose(self) -> ComposeResult:
         yield Static(WELCOME, id="welcome")
 
     def on_mount(self) -> None:
-        self.anchor()
+        self._follow()
 
     async def note(self, text: str, kind: str) -> None:
         """Add plain text: "user", "error" or "footer"."""
@@ -81,12 +94,20 @@ class Transcript(VerticalScroll, can_focus=False):
         self._answer = AnswerBlock()
         await self._add(self._answer)
 
-    async def append(self, text: str) -> None:
+    def append(self, text: str) -> None:
         """Show more of the answer that was begun last."""
-        if self.scroll_y >= self.max_scroll_y - 1:
-            # Scrolling released the anchor; being back at the end, by whatever key or wheel, restores it.
-            self.anchor()
-        await self._answer.append(text)
+        if self._released and self.scroll_y >= self.max_scroll_y - 1:
+            # Being back at the end, by whatever key or wheel, follows again.
+            self._follow()
+        self._answer.append(text)
+
+    def release_anchor(self) -> None:
+        super().release_anchor()
+        self._released = True
+
+    def _follow(self) -> None:
+        self._released = False
+        self.anchor()
 
     async def end_answer(self, footer: str) -> None:
         await self._answer.finish(footer)
@@ -109,4 +130,4 @@ class Transcript(VerticalScroll, can_focus=False):
     async def _add(self, block: Note | AnswerBlock) -> None:
         await self.query("#welcome").remove()
         await self.mount(block)
-        self.anchor()
+        self._follow()

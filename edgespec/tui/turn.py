@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
+from statistics import median
 from threading import Event as Flag
+from time import monotonic
 from typing import Literal
 
 from edgespec.chat.events import Answer
@@ -11,6 +14,30 @@ from edgespec.decoding.stats import Round, Stats
 
 ENOUGH_ROUNDS = 3
 """Before that many rounds a figure says more about chance than about the model."""
+
+RECENT_ROUNDS = 60
+"""How far back the sparkline goes."""
+
+
+class Baseline:
+    """How fast plain decoding is here: the median of the latest plain rounds, which the controller sees to."""
+
+    def __init__(self) -> None:
+        self._rounds: deque[float] = deque(maxlen=9)
+        self._at = 0.0
+
+    def add(self, done: Round) -> None:
+        if not done.proposed and done.total_ms > 0:
+            self._rounds.append(done.total_ms)
+            self._at = monotonic()
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        return 1e3 / median(self._rounds) if len(self._rounds) >= ENOUGH_ROUNDS else None
+
+    @property
+    def age_seconds(self) -> float:
+        return monotonic() - self._at
 
 
 @dataclass(slots=True)
@@ -23,16 +50,20 @@ class Turn:
     stats: Stats = field(default_factory=Stats)
     answer: Answer | None = None
     first_ms: float | None = None
-    reason: str = ""
-    """Why the last round was as it was, in the controller's words."""
+    recent: deque[Round] = field(default_factory=lambda: deque[Round](maxlen=RECENT_ROUNDS))
 
     def add(self, done: Round, elapsed_ms: float) -> None:
         """Count a round that was there `elapsed_ms` after the message was sent."""
         self.stats.add(done)
-        if done.choice is not None:
-            self.reason = done.choice.reason
+        self.recent.append(done)
         if self.first_ms is None and done.tokens:
             self.first_ms = elapsed_ms
+
+    @property
+    def reason(self) -> str:
+        """Why the last round was as it was, in the controller's words."""
+        choice = self.recent[-1].choice if self.recent else None
+        return "" if choice is None else choice.reason
 
     @property
     def ttft_ms(self) -> float | None:

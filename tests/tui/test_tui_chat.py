@@ -238,7 +238,7 @@ async def test_links_do_not_open(chat: ScriptedChat, monkeypatch: pytest.MonkeyP
         chat.say("[click here](https://example.org)")
         chat.finish()
         await wait_for_text(pilot, "tok/s ·")
-        await pilot.click("MarkdownParagraph", offset=(2, 0))
+        await pilot.click("AnswerBlock > Body", offset=(6, 0))
         await pilot.pause()
         assert opened == []
 

@@ -1,0 +1,60 @@
+"""The text of an answer."""
+
+from __future__ import annotations
+
+import asyncio
+
+from textual import events
+from textual.geometry import Size
+from textual.message import Message
+
+from edgespec.chat.screen import printable
+from edgespec.tui.document import Document
+from edgespec.tui.lines import Lines
+from edgespec.tui.markdown import codes, is_code_header
+
+
+class Body(Lines):
+    """Markdown that may grow at its end until `finish`."""
+
+    class CodeChosen(Message):
+        """The user asks for a copy of `code`."""
+
+        def __init__(self, code: str) -> None:
+            super().__init__()
+            self.code = code
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._document = Document()
+
+    @property
+    def source(self) -> str:
+        """What has come so far, as Markdown."""
+        return self._document.source
+
+    def append(self, text: str) -> None:
+        first = self._document.append(printable(text))
+        self.show(tuple(self._document.lines), first)
+
+    async def finish(self) -> None:
+        """Read all of it once more as one document: what was too long to be read again with every update."""
+        self._document.finish(await asyncio.to_thread(self._document.whole))
+        self.show(tuple(self._document.lines))
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        self._fit(width)
+        return len(self.lines)
+
+    def on_resize(self, event: events.Resize) -> None:
+        self._fit(self.size.width)
+
+    def _fit(self, width: int) -> None:
+        if width > 0 and self._document.resize(width):
+            self.lines = tuple(self._document.lines)
+            self.forget()
+
+    def on_click(self, event: events.Click) -> None:
+        if event.style.meta.get("copy"):
+            number = sum(map(is_code_header, self.lines[: event.y + 1]))
+            self.post_message(self.CodeChosen(codes(self.source)[number - 1]))
