@@ -37,7 +37,7 @@ MAX_DEFAULT_CONTEXT = 8192
 """Positions. A longer context has to be asked for: its KV cache may not fit into memory."""
 
 
-_MEASURED_DRAFT = 8
+MEASURED_DRAFT = 8
 """Drafts up to this length are measured, even if shorter ones were asked for: the next time it may be others."""
 
 
@@ -225,7 +225,7 @@ def _costs(
     progress: Progress,
 ) -> Costs:
     """What passes and proposals cost here: measured now, or when they ran here before."""
-    k_max = max(draft_max, _MEASURED_DRAFT)
+    k_max = max(draft_max, MEASURED_DRAFT)
     k_max = max(min(k_max, model.context_length - 3), 1)
     key = profile_key(target, drafts, device=model.device.kind, threads=use_threads(None), k_max=k_max)
     profiles = Profiles(store)

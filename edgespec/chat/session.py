@@ -98,6 +98,7 @@ class Chat:
         self._target = target
         self._tokenizer, self._template, self._eos_ids = tokenizer, template, eos_ids
         self._remember = remember
+        self.settings = settings
         self.use(policy, settings)
         self._history: list[int] = []
         self._lone_from = sys.maxsize  # from here on the cache may stem from passes of one row
@@ -130,20 +131,27 @@ class Chat:
     def clear(self) -> None:
         """Begin a new conversation, under the same system message."""
         self._end_running()
-        system = self.settings.system
-        self.messages = [] if system is None else [Message("system", system)]
+        self.messages = _system(self.settings)
         self._keep([])
 
     def use(self, policy: Policy | None, settings: Settings) -> None:
-        """From the next answer on, draft with `policy` and go by `settings`; a system message, from `clear` on.
+        """From the next answer on, draft with `policy` and go by `settings`; a changed system message takes the place
+        of the conversation's.
 
-        What the cache holds is kept, as far as exact mode allows.
+        What the cache holds is kept, as far as exact mode and the messages allow.
         """
+        if settings.system != self.settings.system:
+            said = [message for message in self.messages if message.role != "system"]
+            self.messages = [*_system(settings), *said]
         self.settings = settings
         self.draft = None if policy is None else policy.name
         self.policy = policy
         if policy is not None:
             policy.rewind(0)
+
+    def adjust(self, settings: Settings) -> None:
+        """As `use`, with the draft that there is."""
+        self.use(self.policy, settings)
 
     def stop(self) -> None:
         """End the running `send` after the pass it is in, with what it has said so far."""
@@ -162,6 +170,16 @@ class Chat:
         self._running = ref(events)
         return events
 
+    def excess(self, text: str, room: int = 1) -> int:
+        """By how many tokens the conversation with `text` is too long for an answer of `room` tokens; 0 if it fits.
+
+        Raises: ModelError if the template cannot render it.
+        """
+        return max(self._excess(self._template.render_ids([*self.messages, Message("user", text)]), room), 0)
+
+    def _excess(self, ids: Sequence[int], room: int = 1) -> int:
+        return len(ids) + room - self.context_length
+
     def close(self) -> None:
         """End the running `send`, if any; the model goes with the last reference to it."""
         self.stop()
@@ -175,7 +193,7 @@ class Chat:
         self._stopping.clear()
         question = Message("user", text)
         ids = self._template.render_ids([*self.messages, question])
-        if (excess := len(ids) - self.context_length + 1) > 0:
+        if (excess := self._excess(ids)) > 0:
             raise ContextFullError(
                 f"The conversation has {len(ids)} tokens, {excess} more than the context of {self.context_length} "
                 "can take with an answer; shorten the message, begin a new chat, or raise --ctx-size."
@@ -264,6 +282,10 @@ class Chat:
         if self.policy is not None:
             self.policy.rewind(kept)
         self._history = ids
+
+
+def _system(settings: Settings) -> list[Message]:
+    return [] if settings.system is None else [Message("system", settings.system)]
 
 
 @dataclass(slots=True)

@@ -97,7 +97,7 @@ def edgespec(ctx: click.Context, history: bool) -> None:
         ctx.default_map = {name: {flag: flags[flag] for flag in _CONFIGURED.get(name, flags) if flag in flags}}
         return
     from edgespec.history import history_directory
-    from edgespec.tui.app import run_app
+    from edgespec.tui.run import run_app
 
     if ctx.get_parameter_source("history") is ParameterSource.DEFAULT:
         history = bool(config.values.get("history", history))

@@ -14,6 +14,10 @@ DEFAULT_KEYS: Mapping[str, str] = MappingProxyType(
         "new-line": "shift+enter,ctrl+j",
         "stop": "escape",
         "new-chat": "ctrl+n",
+        "regenerate": "ctrl+r",
+        "edit": "alt+up",
+        "branch-before": "alt+left",
+        "branch-after": "alt+right",
         "quit": "ctrl+q",
         "help": "f1",
         "models": "f2",
@@ -26,11 +30,10 @@ DEFAULT_KEYS: Mapping[str, str] = MappingProxyType(
 _MODIFIERS = ("ctrl", "alt", "shift", "super", "hyper", "meta")
 _ALONE = frozenset({"escape", "enter", "tab", "insert", *(f"f{n}" for n in range(1, 25))})
 """Keys that neither write nor move in the prompt."""
-_EDITING = frozenset(
-    ("space", "backspace", "delete", "home", "end", "pageup", "pagedown", "up", "down", "left", "right")
-)
+_MOVING = frozenset(("home", "end", "pageup", "pagedown", "up", "down", "left", "right"))
+_WRITING = frozenset(("space", "backspace", "delete"))
 _SIGNS = frozenset(("backslash", "slash", "underscore", "minus", "plus", "full_stop", "comma", "semicolon"))
-_NAMED = _ALONE | _EDITING | _SIGNS
+_NAMED = _ALONE | _MOVING | _WRITING | _SIGNS
 
 
 def check_keys(action: str, keys: str) -> str:

@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from threading import Event as Flag
 from time import monotonic
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from textual import on, work
-from textual.app import App, ComposeResult
+from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
+from textual.screen import Screen
 from textual.widgets import Footer
 
-from edgespec.config import Config
-from edgespec.conversations.database import conversations_directory
+from edgespec import commands
+from edgespec.config import Value
 from edgespec.conversations.figures import to_answer
 from edgespec.conversations.recorder import Recorder
 from edgespec.decoding.stats import Stats
 from edgespec.errors import EdgespecError, UsageError
 from edgespec.tui import figures, workers
 from edgespec.tui.branches import Branches
-from edgespec.tui.engine import Engine, Load, Progress
+from edgespec.tui.completion import Completion
+from edgespec.tui.engine import Engine, Load
 from edgespec.tui.heading import Heading
 from edgespec.tui.messages import Loaded, LoadFailed, LoadProgress, PromptRead, RoundDone, TurnDone, TurnFailed
 from edgespec.tui.prompt import Prompt
+from edgespec.tui.setup import Setup
 from edgespec.tui.sidebar import Sidebar
+from edgespec.tui.slash import SlashCommands
 from edgespec.tui.status import Status
+from edgespec.tui.switching import Switch, introduction
 from edgespec.tui.transcript import Transcript
 from edgespec.tui.turn import Baseline, Turn
 
@@ -48,24 +52,29 @@ class EdgespecApp(App[None]):
     TOOLTIP_DELAY = float("inf")  # Tooltips of table cells would read an answer as markup.
     HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]]] = [(0, "-narrow"), (100, "-wide")]  # pyright: ignore[reportIncompatibleVariableOverride]
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "stop", "Stop"),
-        Binding("ctrl+n", "new_chat", "New chat"),
-        Binding("ctrl+r", "regenerate", "Answer again", show=False),
-        Binding("alt+up", "edit_question", "Edit the last question", show=False),
-        Binding("alt+left", "walk(-1)", "The branch before", show=False),
-        Binding("alt+right", "walk(1)", "The branch after", show=False),
-        Binding("ctrl+q", "quit", "Quit", priority=True),
+        Binding("escape", "stop", "Stop", id="stop"),
+        Binding("ctrl+n", "new_chat", "New chat", id="new-chat"),
+        Binding("ctrl+r", "regenerate", "Answer again", show=False, id="regenerate"),
+        Binding("alt+up", "edit_question", "Edit the last question", show=False, id="edit"),
+        Binding("alt+left", "walk(-1)", "The branch before", show=False, id="branch-before"),
+        Binding("alt+right", "walk(1)", "The branch after", show=False, id="branch-after"),
+        Binding("ctrl+q", "quit", "Quit", priority=True, id="quit"),
         Binding("ctrl+c", "interrupt", show=False, priority=True),
+        Binding("f2", "command('model')", "Models", id="models"),
+        Binding("f5", "command('set')", "Settings", id="settings"),
+        Binding("tab", "complete", show=False, priority=True),
     ]
 
-    def __init__(self, load: Load, recorder: Recorder | None = None) -> None:
+    def __init__(self, load: Load, recorder: Recorder | None = None, setup: Setup | None = None) -> None:
         super().__init__()
+        self.setup = setup or Setup(lambda _values: load)
+        self.slash = SlashCommands(self)
         self.chat: Engine | None = None
         self.load_error: EdgespecError | None = None
         self.recorder = recorder or Recorder(None)
         self._branches = Branches(self)
-        self._open = load
-        self._quitting = Flag()
+        self._cancelled = Flag()
+        self._switching: dict[str, Value] | None = None
         self._turn = Turn(state="ended")
         self._session = Stats()
         self._after_turn: Callable[[], Awaitable[None]] | None = None
@@ -78,6 +87,7 @@ class EdgespecApp(App[None]):
                 yield Heading()
                 yield Transcript()
                 yield Status()
+                yield Completion(self.slash.arguments)
                 yield Prompt()
             yield Sidebar()
         yield Footer()
@@ -88,12 +98,16 @@ class EdgespecApp(App[None]):
         self._status = self.query_one(Status)
         self._prompt = self.query_one(Prompt)
         self._heading = self.query_one(Heading)
+        self._completion = self.query_one(Completion)
+        if (theme := self.setup.values.get("screen.theme")) is not None:
+            self.theme = str(theme)
+        self.theme_changed_signal.subscribe(self, lambda theme: self.setup.keep("screen.theme", theme.name) and None)
         self._ticker = self.set_interval(REFRESH_SECONDS, self._show_figures, pause=True)
         self._prompt.focus()
         self.call_after_refresh(self._begin_loading)
 
     def on_unmount(self) -> None:
-        self._quitting.set()
+        self._cancelled.set()
         self._stop_engine()
 
     def _show_figures(self) -> None:
@@ -111,7 +125,7 @@ class EdgespecApp(App[None]):
 
     @work(thread=True, group="load")
     def _load_worker(self) -> None:
-        workers.open_chat(self._open, self._quitting, self.post_message)
+        workers.open_chat(self.setup.opener(self.setup.values), self._cancelled, self.post_message)
 
     @on(LoadProgress)
     def _load_goes_on(self, message: LoadProgress) -> None:
@@ -122,6 +136,12 @@ class EdgespecApp(App[None]):
         self.chat = message.chat
         self._baseline = Baseline()
         self._status.doing("")
+        if message.problem is not None:
+            await self._transcript.note(f"{message.problem} {message.chat.model} is still open.", "error")
+        elif self._switching is not None:
+            self.setup.values = self._switching
+            await self._transcript.note(introduction(message.chat), "footer")
+        self._switching = None
         self._show_figures()
         if self._turn.state == "waiting":
             await self._begin_answer(message.chat)
@@ -129,22 +149,48 @@ class EdgespecApp(App[None]):
     @on(LoadFailed)
     async def _load_failed(self, message: LoadFailed) -> None:
         self.load_error = message.error
+        self._switching = None
         self._status.doing("")
         await self._transcript.note(str(message.error), "error")
         await self._transcript.note("Send a message to try again, or press Ctrl+Q to quit.", "footer")
         if self._turn.state == "waiting":
             self._give_back()
 
+    def switch(self, changes: Mapping[str, Value | None]) -> None:
+        """Go on with what the setup says once `changes` are made: another model or draft."""
+        if self._turn.state != "ended" or self.chat is None or self._switching is not None:
+            self._hint("Not now: wait until the model is there and has answered, or stop it with Esc.")
+            return
+        before, self._switching = self.setup.values, self.setup.changed(changes)
+        self._cancelled.clear()
+        load, reload = self.setup.opener(self._switching), self.setup.opener(before)
+        self._switch_worker(Switch(self.chat, load, reload, self.setup.fits(self._switching), self._cancelled))
+        self.chat = None
+        self._status.doing("loading the model")
+
+    @work(thread=True, group="load")
+    def _switch_worker(self, switch: Switch) -> None:
+        switch.run(self.post_message)
+
     # A turn
 
     @on(Prompt.Submitted)
     async def _submitted(self, message: Prompt.Submitted) -> None:
+        try:
+            said = commands.parse(message.text)
+        except UsageError as error:
+            self._prompt.give_back(message.text)
+            self._hint(str(error))
+            return
+        if isinstance(said, commands.Call):
+            await self.slash.run(said.command.name, said.argument)
+            return
         if not self.idle:
             self._prompt.give_back(message.text)
             self._hint("One message at a time. Esc stops this one.")
             return
         await self._branches.before_sending()
-        await self.ask(message.text)
+        await self.ask(said)
 
     @property
     def idle(self) -> bool:
@@ -219,13 +265,37 @@ class EdgespecApp(App[None]):
             self._prompt.give_back(self._turn.text)
         self.refresh_bindings()
 
+    # Commands
+
+    @on(Prompt.Changed)
+    def _typed(self, event: Prompt.Changed) -> None:
+        if event.text_area is self._prompt:
+            self._completion.offer(self._prompt.text)
+
+    def action_complete(self) -> None:
+        self._prompt.clear()
+        self._prompt.insert(self._completion.ways[0])
+
+    async def action_command(self, name: str) -> None:
+        await self.slash.run(name)
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        for command in commands.COMMANDS.values():
+            run = partial(self.slash.run, command.name)
+            yield SystemCommand(command.title, f"{command.help} /{command.name}", run)
+        yield SystemCommand("Theme", "Choose colours; kept for the next start.", self.action_change_theme)
+
     # Keys
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        return action != "stop" or not self.idle or self._branches.editing
+        if action == "complete":
+            return self._prompt.has_focus and bool(self._completion.ways)
+        return action != "stop" or not self.idle or self._branches.editing or self._switching is not None
 
     async def action_stop(self) -> None:
         self._branches.leave_edit()
+        if self._switching is not None:
+            self._cancelled.set()
         if self._turn.state == "waiting":
             await self._transcript.note("(not sent)", "footer")
             self._give_back()
@@ -296,31 +366,3 @@ class EdgespecApp(App[None]):
 
     def _hint(self, text: str) -> None:
         self.notify(text, timeout=QUIT_SECONDS, markup=False)
-
-
-def run_app(config: Config, history: Path | None) -> None:
-    """Chat as `config` says until the user quits; answers are kept in the directory `history`, for later drafts, and
-    conversations in theirs; neither if it is None.
-
-    Raises UsageError without a terminal, and the load's error if the user quits while there is no model.
-    """
-    if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM") == "dumb":
-        raise UsageError("The chat needs an interactive terminal; use `edgespec run MODEL` here.")
-
-    def load(progress: Progress) -> Engine:
-        from edgespec.configured import open_configured
-
-        return open_configured(config.values, history=history, progress=progress, notice=notice)
-
-    def notice(text: str) -> None:
-        app.call_from_thread(app.notify, text, markup=False)
-
-    app = EdgespecApp(load, Recorder(conversations_directory() if history else None, notice))
-    app.run()
-    app.recorder.close()
-    if app.return_code:  # Textual has already said why
-        sys.exit(app.return_code)
-    if app.chat is not None:
-        app.chat.close()
-    elif app.load_error is not None:
-        raise app.load_error

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from edgespec.chat.conversation import Message
 from edgespec.chat.events import Event
+
+if TYPE_CHECKING:
+    from edgespec.chat.session import Settings  # NumPy comes with it
 
 
 class Engine(Protocol):
     """A conversation with one model. `messages`: what it knows of it; may be changed between two turns."""
 
     messages: list[Message]
+
+    @property
+    def settings(self) -> Settings: ...
 
     @property
     def model(self) -> str: ...
@@ -43,6 +49,14 @@ class Engine(Protocol):
 
     def send(self, text: str) -> Iterator[Event]:
         """Answer `text`. Blocks, so it belongs in a worker thread. Raises EdgespecError."""
+        ...
+
+    def adjust(self, settings: Settings) -> None:
+        """Go by `settings` from the next turn on, under their system message. Not while `send` runs."""
+        ...
+
+    def excess(self, text: str, room: int = 1) -> int:
+        """By how many tokens the conversation with `text` is too long for an answer of `room` tokens."""
         ...
 
     def stop(self) -> None:

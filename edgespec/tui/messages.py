@@ -19,11 +19,12 @@ class LoadProgress(Message):
 
 
 class Loaded(Message):
-    """The model can answer."""
+    """The model can answer. `problem`: why it is the one that was open before, and not the one asked for."""
 
-    def __init__(self, chat: Engine) -> None:
+    def __init__(self, chat: Engine, problem: EdgespecError | None = None) -> None:
         super().__init__()
         self.chat = chat
+        self.problem = problem
 
 
 class LoadFailed(Message):

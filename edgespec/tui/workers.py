@@ -11,32 +11,37 @@ from textual.message import Message
 from edgespec.chat.events import Answer, TextDelta
 from edgespec.conversations.recorder import Recorder
 from edgespec.errors import CancelledError, EdgespecError, GenerationError, OutOfMemoryError
-from edgespec.tui.engine import Engine, Load
+from edgespec.tui.engine import Engine, Load, Progress
 from edgespec.tui.messages import Loaded, LoadFailed, LoadProgress, PromptRead, RoundDone, TurnDone, TurnFailed
 from edgespec.tui.turn import Turn
 
 Post = Callable[[Message], object]
 
 
-def open_chat(load: Load, quitting: Flag, post: Post) -> None:
-    """Run `load`; once `quitting` is set its next report of progress ends it."""
+def open_chat(load: Load, cancelled: Flag, post: Post) -> None:
+    """Run `load`; once `cancelled` is set its next report of progress ends it."""
+    try:
+        chat = load(progress_for(cancelled, post))
+    except Exception as error:
+        post(LoadFailed(explain(error, "The model did not load")))
+    else:
+        post(Loaded(chat))
+
+
+def progress_for(cancelled: Flag, post: Post) -> Progress:
+    """Posts LoadProgress; raises CancelledError once `cancelled` is set."""
     posted = ("", 0)
 
     def progress(stage: str, fraction: float) -> None:
         nonlocal posted
-        if quitting.is_set():
+        if cancelled.is_set():
             raise CancelledError("Loading was stopped.")
         # A download reports every block; the screen shows whole percents.
         if posted != (stage, int(fraction * 100)):
             posted = (stage, int(fraction * 100))
             post(LoadProgress(stage, fraction))
 
-    try:
-        chat = load(progress)
-    except Exception as error:
-        post(LoadFailed(_for_user(error, "The model did not load")))
-    else:
-        post(Loaded(chat))
+    return progress
 
 
 def run_turn(chat: Engine, recorder: Recorder, turn: Turn, post: Post) -> None:
@@ -55,10 +60,11 @@ def run_turn(chat: Engine, recorder: Recorder, turn: Turn, post: Post) -> None:
             else:
                 post(PromptRead(event))
     except Exception as error:
-        post(TurnFailed(_for_user(error, "The answer broke off")))
+        post(TurnFailed(explain(error, "The answer broke off")))
 
 
-def _for_user(error: Exception, what: str) -> EdgespecError:
+def explain(error: Exception, what: str) -> EdgespecError:
+    """What a person is told of `error`, an exception that ended `what`."""
     if isinstance(error, EdgespecError):
         return error
     if isinstance(error, MemoryError):

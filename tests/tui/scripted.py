@@ -12,6 +12,7 @@ from textual.pilot import Pilot
 
 from edgespec.chat.conversation import Message
 from edgespec.chat.events import Answer, Event, PromptProgress, TextDelta
+from edgespec.chat.session import Settings
 from edgespec.conversations.recorder import Recorder
 from edgespec.decoding.stats import FinishReason, Round, Stats
 from edgespec.tui.app import EdgespecApp
@@ -48,6 +49,8 @@ class ScriptedChat:
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
+        self.settings = Settings()
+        self.over = 0
         self.sent: list[str] = []
         self.told: list[list[str]] = []
         self.cleared = 0
@@ -119,6 +122,12 @@ class ScriptedChat:
                     self.messages.append(Message("assistant", answer.text, answer.tokens))
                     yield answer
                     return
+
+    def adjust(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def excess(self, text: str, room: int = 1) -> int:
+        return self.over
 
     def stop(self) -> None:
         if self.sending.is_set() and not self._stopped:

@@ -13,9 +13,10 @@ from scripted import ScriptedChat, app_for, ask, loads, screen_text, wait_for_te
 
 from edgespec.config import Config
 from edgespec.errors import CancelledError, ModelError, UsageError
-from edgespec.tui.app import EdgespecApp, run_app
+from edgespec.tui.app import EdgespecApp
 from edgespec.tui.engine import Progress
 from edgespec.tui.prompt import Prompt
+from edgespec.tui.run import run_app
 
 
 def test_the_first_screen_needs_no_engine() -> None:

@@ -1,0 +1,166 @@
+"""What somebody who chooses a model or a draft wants to know of each, without loading any."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import psutil
+
+from edgespec.bundle import Bundle, Store, default_store
+from edgespec.bundle.catalog import load_catalog
+from edgespec.chat.tokenizer import Tokenizer
+from edgespec.config import Value
+from edgespec.decoding.prediction import best_speedup
+from edgespec.engine import MAX_DEFAULT_CONTEXT, MEASURED_DRAFT, paired_draft
+from edgespec.errors import EdgespecError
+from edgespec.profile import Profiles, profile_key
+from edgespec.runtime.session import use_threads
+from edgespec.shapes import read_shapes
+
+ACCEPTANCE = 0.6
+"""How often proposals are accepted in what is predicted: what good drafts reach."""
+CONTEXT = 512
+_PROGRAM_BYTES = 150_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A model, or a draft. `name` as `open_chat` takes it.
+
+    here: whether nothing has to be fetched. size, memory: bytes, of the files and while it runs; 0 for what has none.
+    speedup: predicted at ACCEPTANCE from what was measured on this machine, None where nothing was. obstacle: why it
+    cannot be chosen. about: what else there is to say.
+    """
+
+    name: str
+    here: bool = True
+    size: int = 0
+    memory: int = 0
+    draft: str | None = None
+    speedup: float | None = None
+    obstacle: str | None = None
+    about: str = ""
+
+
+def model_choices(store: Store) -> list[Choice]:
+    """The models of this machine, then those of the catalog that are not here."""
+    available = psutil.virtual_memory().available
+    here = [_here(name, store) for name in store.names()]
+    pairs = [pair for name, pair in load_catalog().pairs.items() if name not in store.names()]
+    there = [
+        Choice(
+            pair.name,
+            here=False,
+            size=pair.download,
+            memory=pair.memory,
+            draft=pair.draft,
+            obstacle=None if pair.memory < available else _too_large(pair.memory, available),
+            about=f"{pair.title}, {pair.license}; {pair.suits}",
+        )
+        for pair in pairs
+    ]
+    return [*here, *there]
+
+
+def draft_choices(model: str, store: Store) -> list[Choice]:
+    """What could draft for the bundle `model`, and what could not, and why. Raises: EdgespecError if it is damaged."""
+    target = store.open(model)
+    vocabulary = None
+    found = [
+        Choice("ngram", speedup=_speedup(target, "ngram", store), about="looked up in what was said; costs nothing"),
+        Choice("none", speedup=1.0, about="plain decoding"),
+    ]
+    for name in store.names():
+        if name == model:
+            continue
+        choice = _here(name, store)
+        if choice.obstacle is None:
+            draft = store.open(name)
+            if draft.tokenizer_sha256 != target.tokenizer_sha256:
+                vocabulary = vocabulary or Tokenizer.load(target.tokenizer).vocabulary()
+            choice = _as_draft(draft, target, choice, vocabulary, store)
+        found.append(choice)
+    return found
+
+
+def fits_beside(values: Mapping[str, Value]) -> bool:
+    """Whether the model and draft that the config's `values` name fit into memory beside what runs already."""
+    store = default_store()
+    names = {str(values.get("model", load_catalog().default)), str(values.get("draft", ""))} & {*store.names()}
+    needed = 0
+    for name in names:
+        try:
+            needed += memory_of(store.open(name))
+        except EdgespecError:
+            continue  # opening it will say what is wrong
+    return needed < psutil.virtual_memory().available
+
+
+def memory_of(bundle: Bundle) -> int:
+    """Bytes that a bundle will take, roughly: what an export measured, else its files and a KV cache."""
+    manifest = bundle.manifest
+    if manifest.checks is not None:
+        return manifest.checks.memory
+    shape = read_shapes().get(manifest.name)
+    positions = min(manifest.context_length, MAX_DEFAULT_CONTEXT)
+    return _PROGRAM_BYTES + manifest.size + (shape.cache_bytes(positions) if shape else manifest.size // 2)
+
+
+def _here(name: str, store: Store) -> Choice:
+    try:
+        bundle = store.open(name)
+    except EdgespecError as error:
+        return Choice(name, obstacle=str(error))
+    memory, available, quality = memory_of(bundle), psutil.virtual_memory().available, bundle.manifest.quality
+    draft = paired_draft(bundle, store)
+    about = f"{bundle.manifest.recipe}, {bundle.manifest.license or 'licence unknown'}"
+    if quality is None:
+        about += "; some layers of a model, made to draft"
+    return Choice(
+        name,
+        size=bundle.manifest.size,
+        memory=memory,
+        draft=draft,
+        speedup=_speedup(bundle, draft, store),
+        obstacle=None if memory < available else _too_large(memory, available),
+        about=about,
+    )
+
+
+def _as_draft(
+    draft: Bundle, target: Bundle, choice: Choice, vocabulary: Mapping[str, int] | None, store: Store
+) -> Choice:
+    obstacle = None
+    if vocabulary is not None and Tokenizer.load(draft.tokenizer).vocabulary() != vocabulary:
+        obstacle = f"its tokenizer is not that of {target.name}"
+    elif draft.manifest.size >= target.manifest.size:
+        obstacle = f"it is no smaller than {target.name}, so it cannot make it faster"
+    about = choice.about
+    if draft.context_length < min(target.context_length, MAX_DEFAULT_CONTEXT):
+        about = f"drafts only for the first {draft.context_length} tokens; {about}"
+    return Choice(
+        choice.name,
+        size=choice.size,
+        memory=choice.memory,
+        speedup=_speedup(target, draft.name, store),
+        obstacle=obstacle,
+        about=about,
+    )
+
+
+def _speedup(target: Bundle, draft: str, store: Store) -> float | None:
+    """What a draft promises by the costs that were measured when the two ran here last."""
+    try:
+        drafts = [] if draft == "ngram" else [store.open(draft)]
+        device, threads = "cpu", use_threads(None)
+        costs = Profiles(store).costs(profile_key(target, drafts, device=device, threads=threads, k_max=MEASURED_DRAFT))
+    except EdgespecError:
+        return None
+    if costs is None or draft not in costs.drafts:
+        return None
+    return best_speedup(costs.at(CONTEXT, exact=False), costs.drafts[draft].token, ACCEPTANCE)[1]
+
+
+def _too_large(needed: int, available: int) -> str:
+    return f"it needs {needed / 1e9:.1f} GB of memory and {available / 1e9:.1f} GB are free"

@@ -1,0 +1,49 @@
+"""Runs the app in a terminal, with the engine behind it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from edgespec.config import Config, Value
+from edgespec.conversations.database import conversations_directory
+from edgespec.conversations.recorder import Recorder
+from edgespec.errors import UsageError
+from edgespec.tui.app import EdgespecApp
+from edgespec.tui.engine import Engine, Load, Progress
+from edgespec.tui.setup import Setup, fits_here
+
+
+def run_app(config: Config, history: Path | None) -> None:
+    """Chat as `config` says until the user quits; answers are kept in the directory `history`, for later drafts, and
+    conversations in theirs; neither if it is None.
+
+    Raises UsageError without a terminal, and the load's error if the user quits while there is no model.
+    """
+    if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM") == "dumb":
+        raise UsageError("The chat needs an interactive terminal; use `edgespec run MODEL` here.")
+
+    def opener(values: Mapping[str, Value]) -> Load:
+        def load(progress: Progress) -> Engine:
+            from edgespec.configured import open_configured
+
+            return open_configured(values, history=history, progress=progress, notice=notice)
+
+        return load
+
+    def notice(text: str) -> None:
+        app.call_from_thread(app.notify, text, markup=False)
+
+    values = dict(config.values)
+    recorder = Recorder(conversations_directory() if history else None, notice)
+    app = EdgespecApp(opener(values), recorder, Setup(opener, fits_here, values=values, path=config.path))
+    app.run()
+    app.recorder.close()
+    if app.return_code:  # Textual has already said why
+        sys.exit(app.return_code)
+    if app.chat is not None:
+        app.chat.close()
+    elif app.load_error is not None:
+        raise app.load_error

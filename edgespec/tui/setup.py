@@ -1,0 +1,77 @@
+"""What the chat runs with: the config's values, and what was changed since."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgespec.bundle import default_store
+from edgespec.config import OPTIONS, Value
+from edgespec.config.file import set_value, unset_value
+from edgespec.errors import UsageError
+from edgespec.tui.engine import Load, Progress
+from edgespec.tui.picker import Choosing, Kind
+
+if TYPE_CHECKING:
+    from edgespec.choices import Choice
+
+Fits = Callable[[Mapping[str, Value]], bool]
+"""Whether the model that such values name fits into memory beside the one that is open."""
+
+
+def always_fits(_values: Mapping[str, Value]) -> bool:
+    return True
+
+
+def fits_here(values: Mapping[str, Value]) -> bool:
+    from edgespec.choices import fits_beside  # what it needs is not there before a model is
+
+    return fits_beside(values)
+
+
+def choose_here(kind: Kind, model: str) -> Choosing:
+    """The models of this machine and of the catalog, or the drafts for `model`."""
+
+    def find() -> Sequence[Choice]:
+        from edgespec.choices import draft_choices, model_choices
+
+        return model_choices(default_store()) if kind == "model" else draft_choices(model, default_store())
+
+    def fetch(name: str, progress: Progress) -> object:
+        from edgespec.pull import pull
+
+        return pull(name, default_store(), progress=progress)
+
+    return Choosing(find, fetch)
+
+
+@dataclass(slots=True)
+class Setup:
+    """values: by the options' names. path: the file that `keep` writes, None where nothing is kept. opener: from values
+    to what opens a chat as they say."""
+
+    opener: Callable[[Mapping[str, Value]], Load]
+    fits: Fits = always_fits
+    choosing: Callable[[Kind, str], Choosing] = choose_here
+    values: dict[str, Value] = field(default_factory=dict[str, Value])
+    path: Path | None = None
+
+    def keep(self, name: str, value: Value | None) -> str | None:
+        """Write an option to the config, or take it out; what kept it from being written, or None."""
+        self.values = self.changed({name: value})
+        if self.path is None:
+            return None
+        try:
+            if value is None:
+                unset_value(self.path, name)
+            else:
+                set_value(self.path, OPTIONS[name], value)
+        except UsageError as error:
+            return str(error)
+        return None
+
+    def changed(self, changes: Mapping[str, Value | None]) -> dict[str, Value]:
+        """The values with `changes` made; None takes one out."""
+        return {name: value for name, value in {**self.values, **changes}.items() if value is not None}

@@ -1,0 +1,73 @@
+"""What the picker says of each model, asked of bundles that were converted for real."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from homes import fill_home
+
+from edgespec import choices
+from edgespec.bundle import Store
+from edgespec.choices import draft_choices, fits_beside, model_choices
+from edgespec.engine import open_chat
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fill_home(tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture
+def store(home: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setenv("EDGESPEC_HOME", str(home))
+    return Store(home / "models")
+
+
+def test_what_is_here_comes_first_and_the_catalog_behind_it(store: Store) -> None:
+    found = {choice.name: choice for choice in model_choices(store)}
+    assert list(found)[:4] == ["other", "short", "skip", "tiny"]
+    assert found["tiny"].here
+    assert found["tiny"].size == store.open("tiny").manifest.size
+    assert found["tiny"].memory > found["tiny"].size
+    assert not found["smollm2-135m"].here
+    assert found["smollm2-135m"].draft == "ngram"
+
+
+def test_a_draft_that_does_not_fit_says_why(store: Store) -> None:
+    found = {choice.name: choice for choice in draft_choices("tiny", store)}
+    assert list(found)[:2] == ["ngram", "none"]
+    assert "tiny" not in found
+    assert found["skip"].obstacle is None
+    assert found["other"].obstacle == "its tokenizer is not that of tiny"
+    assert found["short"].about.startswith("drafts only for the first 48 tokens")
+    reverse = {choice.name: choice for choice in draft_choices("skip", store)}
+    assert reverse["tiny"].obstacle == "it is no smaller than skip, so it cannot make it faster"
+
+
+def test_a_speedup_is_predicted_from_what_was_measured_and_else_not(store: Store) -> None:
+    before = {choice.name: choice.speedup for choice in draft_choices("tiny", store)}
+    assert before["skip"] is None
+    open_chat("tiny", draft="skip").close()
+    after = {choice.name: choice.speedup for choice in draft_choices("tiny", store)}
+    assert after["skip"] is not None
+    assert after["none"] == 1.0
+
+
+def test_what_is_damaged_is_shown_with_the_reason(store: Store, tmp_path: Path) -> None:
+    broken = store.root / "broken"
+    broken.mkdir()
+    (broken / "edgespec.json").write_text("{}")
+    try:
+        found = {choice.name: choice for choice in model_choices(store)}
+        assert found["broken"].obstacle
+    finally:
+        (broken / "edgespec.json").unlink()
+        broken.rmdir()
+
+
+def test_two_models_at_a_time_only_if_both_fit(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert fits_beside({"model": "tiny", "draft": "skip"})
+    monkeypatch.setattr(choices, "memory_of", lambda _bundle: 10**15)
+    assert not fits_beside({"model": "tiny"})
+    assert fits_beside({"model": "what is not here"})
