@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from edgespec.chat.events import Answer
+
+ENDINGS: Final = {"stop": "", "cancelled": "(stopped) · ", "length": "(cut off at the length limit) · "}
+"""What is said before the figures of an answer that did not end by itself, by its finish reason."""
 
 
 def summarize(answer: Answer) -> str:

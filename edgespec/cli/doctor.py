@@ -6,6 +6,7 @@ import json
 import math
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, Literal
 
 import click
@@ -14,6 +15,7 @@ import psutil
 from edgespec.bundle import default_store
 from edgespec.bundle.catalog import load_catalog
 from edgespec.cli.output import note, progress
+from edgespec.conversations.database import conversations_directory
 from edgespec.decoding.exactness import splits_agree
 from edgespec.engine import Resources, find_bundle, open_model
 from edgespec.history import history_directory
@@ -67,7 +69,8 @@ def doctor_command(
         "cores": default_threads(),
         "memory_available_mb": round(psutil.virtual_memory().available / 1e6),
         "models": str(default_store().root),
-        "history": _history(),
+        "history": _kept(history_directory()),
+        "conversations": _kept(conversations_directory()),
         **_probe(model, threads, device),
     }
     if as_json:
@@ -115,18 +118,17 @@ def _probe(model: str | None, threads: int | None, device: DeviceChoice) -> dict
     }
 
 
-def _history() -> dict[str, Any]:
-    """Where earlier answers are kept for drafts, and how much there is of them."""
-    directory = history_directory()
+def _kept(directory: Path) -> dict[str, Any]:
+    """Where something of what was said is kept, and how much."""
     size = sum(path.stat().st_size for path in directory.glob("*") if path.is_file())
     return {"directory": str(directory), "bytes": size}
 
 
-def _describe_history(found: dict[str, Any]) -> str:
+def _describe_kept(what: str, purpose: str, found: dict[str, Any]) -> str:
     if not found["bytes"]:
-        return f"no earlier answers are kept in {found['directory']}"
+        return f"no {what} are kept in {found['directory']}"
     kilobytes = math.ceil(found["bytes"] / 1e3)
-    return f"{kilobytes} kB of earlier answers, for drafts, in {found['directory']}; deleting it forgets them"
+    return f"{kilobytes} kB of {what}, {purpose}, in {found['directory']}; deleting it forgets them"
 
 
 def _print(facts: dict[str, Any]) -> None:
@@ -136,7 +138,8 @@ def _print(facts: dict[str, Any]) -> None:
         ("cores", str(facts["cores"])),
         ("memory", f"{facts['memory_available_mb']} MB available"),
         ("models", facts["models"]),
-        ("history", _describe_history(facts["history"])),
+        ("chats", _describe_kept("conversations", "for `edgespec history`", facts["conversations"])),
+        ("history", _describe_kept("earlier answers", "for drafts", facts["history"])),
     ]
     if facts["model"]:
         holds = "holds: every split into passes gives the same bits" if facts["exact"] else "DOES NOT HOLD"

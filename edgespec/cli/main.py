@@ -30,6 +30,7 @@ _MODULES = {
     "bench": "bench",
     "tune": "tune",
     "doctor": "doctor",
+    "history": "history",
     "config": "config",
 }
 """Each subcommand's module in edgespec.cli, in the order of `--help`; the module is imported when it is needed."""

@@ -12,7 +12,7 @@ import click
 
 from edgespec.bundle import Bundle, Manifest, default_store
 from edgespec.bundle.catalog import load_catalog
-from edgespec.cli.output import clean, note, progress
+from edgespec.cli.output import clean, note, print_table, progress
 from edgespec.errors import ChecksumError, EdgespecError
 from edgespec.profile import Profiles, Tuned, tuned_key
 
@@ -66,7 +66,7 @@ def list_command(as_json: bool, catalog: bool) -> None:
     if as_json:
         _print_json([_describe(bundle) for bundle in bundles])
     elif bundles:
-        _print_table([("NAME", "SIZE", "CONTEXT", "AGREEMENT", "LICENSE"), *(_row(bundle) for bundle in bundles)])
+        print_table([("NAME", "SIZE", "CONTEXT", "AGREEMENT", "LICENSE"), *(_row(bundle) for bundle in bundles)])
     for name in sorted(set(store.names()) - {bundle.name for bundle in bundles}):
         note(f"{name} is damaged and not listed; `edgespec verify {name}` says how")
     if not store.names():
@@ -82,14 +82,8 @@ def _list_catalog(as_json: bool) -> None:
     for pair in pairs:
         sizes = f"{pair.download / 1e9:.1f} GB", f"{pair.memory / 1e9:.1f} GB"
         rows.append((pair.name, pair.draft, *sizes, pair.license, pair.suits))
-    _print_table(rows)
+    print_table(rows)
     note("sizes are approximate; a draft that is a model is fetched with its target, and its memory comes on top")
-
-
-def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 @click.command("show")

@@ -1,4 +1,4 @@
-"""What the command line says on stderr: progress and errors. stdout belongs to the commands' data."""
+"""What the command line says on stderr: progress and errors. stdout belongs to the commands' data, such as tables."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 
 import click
 
@@ -24,6 +24,13 @@ def note(text: str) -> None:
     """Say a line on stderr; a stderr that is gone hears nothing."""
     with contextlib.suppress(OSError, ValueError):
         click.echo(f"edgespec: {clean(text)}", err=True)
+
+
+def print_table(rows: Sequence[tuple[str, ...]]) -> None:
+    """Print rows in columns on stdout."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 @contextlib.contextmanager

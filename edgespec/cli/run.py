@@ -6,20 +6,22 @@ import json
 import signal
 import sys
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from time import perf_counter
 from types import FrameType
 from typing import Any
 
 import click
 
-from edgespec.chat.events import Answer, TextDelta
+from edgespec.chat.events import Answer, Event, TextDelta
 from edgespec.chat.screen import printable
 from edgespec.chat.session import Chat
 from edgespec.chat.summary import summarize
 from edgespec.cli.options import generation_flags, read_resources, read_settings
 from edgespec.cli.output import note, progress
 from edgespec.cli.remembering import history_flag
+from edgespec.conversations.database import conversations_directory
+from edgespec.conversations.recorder import Recorder
 from edgespec.engine import open_chat
 from edgespec.errors import CancelledError, EdgespecError, UsageError
 from edgespec.history import history_directory
@@ -51,9 +53,9 @@ def run_command(model: str, prompt: str | None, as_json: bool, **flags: Any) -> 
         )
     load_ms = (perf_counter() - start) * 1e3
     if question is None:
-        _converse(chat)
+        _converse(chat, Recorder(conversations_directory() if flags["history"] else None, note))
         return
-    answer = _answer(chat, question, quiet=as_json)
+    answer = _answer(chat, chat.send(question), quiet=as_json)
     if as_json:
         click.echo(json.dumps(describe(chat, answer, load_ms)))
     else:
@@ -119,16 +121,18 @@ def _read_stdin() -> str:
     return sys.stdin.buffer.read().decode("utf-8", "replace")
 
 
-def _converse(chat: Chat) -> None:
+def _converse(chat: Chat, recorder: Recorder) -> None:
     """Ask for lines until the input ends. Ctrl-C stops an answer, which is kept; at the prompt it leaves."""
     note("one line is one message; Ctrl-C stops an answer, Ctrl-D ends the chat")
-    for line in _lines():
-        try:
-            answer = _answer(chat, line, quiet=False)
-        except EdgespecError as error:
-            note(str(error))
-        else:
-            note(summarize(answer) + (" · stopped" if answer.finish_reason == "cancelled" else ""))
+    with closing(recorder):
+        for line in _lines():
+            recorder.begin(line)
+            try:
+                answer = _answer(chat, recorder.answer(chat, line), quiet=False)
+            except EdgespecError as error:
+                note(str(error))
+            else:
+                note(summarize(answer) + (" · stopped" if answer.finish_reason == "cancelled" else ""))
 
 
 def _lines() -> Iterator[str]:
@@ -143,11 +147,11 @@ def _lines() -> Iterator[str]:
             yield text
 
 
-def _answer(chat: Chat, question: str, *, quiet: bool) -> Answer:
-    """Send the question and print the answer as it comes, unless `quiet`."""
+def _answer(chat: Chat, events: Iterator[Event], *, quiet: bool) -> Answer:
+    """Print the answer as it comes, unless `quiet`."""
     answer: Answer | None = None
     with _interrupt_stops(chat):
-        for event in chat.send(question):
+        for event in events:
             match event:
                 case TextDelta(text=text):
                     if not quiet:

@@ -150,7 +150,7 @@ class ConversationStore:
             indexed = "id IN (SELECT rowid FROM search WHERE search MATCH ?)"
             where = f"({indexed} OR indexed = 0) AND {held}"
             values = [" AND ".join('"' + term.replace('"', '""') + '"' for term in long), *terms]
-        said = dict(self._read(f"SELECT conversation, text FROM message WHERE {where} ORDER BY id DESC", *values))
+        said = dict(self._read(f"SELECT conversation, text FROM message WHERE {where} ORDER BY id", *values))
         return [
             Found(*row, excerpt=excerpt(said[row[0]], terms) if row[0] in said else "")
             for row in self._read(_LISTED)

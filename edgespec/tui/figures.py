@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from textual.content import Content
 
 from edgespec.chat.events import Answer
-from edgespec.chat.summary import summarize
+from edgespec.chat.summary import ENDINGS, summarize
 from edgespec.tui.engine import Engine
 from edgespec.tui.turn import Turn
 
@@ -65,8 +65,7 @@ def sparkline(rounds: Sequence[tuple[int, int]], width: int, most: int | None) -
 
 def footer(answer: Answer) -> str:
     """The line under an answer: how it ended, if not by itself, and what it cost."""
-    ending = {"cancelled": "(stopped) · ", "length": "(cut off at the length limit) · ", "stop": ""}
-    return ending[answer.finish_reason] + summarize(answer)
+    return ENDINGS[answer.finish_reason] + summarize(answer)
 
 
 def summary(chat: Engine, turn: Turn) -> str:

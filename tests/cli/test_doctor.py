@@ -15,7 +15,7 @@ from edgespec.runtime.model import OnnxCausalLM
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 KEYS = [
-    *("python", "system", "packages", "cores", "memory_available_mb", "models", "history"),
+    *("python", "system", "packages", "cores", "memory_available_mb", "models", "history", "conversations"),
     *("model", "device", "device_reason", "threads", "exact", "resident_mb"),
 ]
 
