@@ -20,7 +20,7 @@ from textual import on
 from edgespec.chat.events import Answer, TextDelta
 from edgespec.chat.session import Chat, Settings
 from edgespec.engine import open_chat
-from edgespec.tui import app
+from edgespec.tui import app, workers
 from edgespec.tui.app import EdgespecApp
 from edgespec.tui.engine import Progress
 from edgespec.tui.messages import Loaded, TurnDone
@@ -102,7 +102,12 @@ def time_callbacks() -> None:
 
 
 def with_screen(model: str, tokens: int) -> Run:
-    timed = TimedApp(lambda progress: open_model(model, tokens, progress))
+    def load(progress: Progress) -> Chat:
+        chat = open_model(model, tokens, progress)
+        workers.set_apart()
+        return chat
+
+    timed = TimedApp(load)
     timed.run()
     return to_run(timed.answer, longest_ms=_longest_ms[0], longest_busy_ms=_longest_ms[1], busy_ms=timed.busy_ms)
 

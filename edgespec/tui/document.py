@@ -63,9 +63,10 @@ class Document:
         return first
 
     def whole(self) -> list[Content]:
-        """All of it, read at once. A thread may do that: nothing changes."""
+        """All of it, read at once; nothing as long as there is no width. A thread may do that: nothing changes."""
         source, found = self.source, list[Content]()
-        self._lay_out(markdown.read(source, markdown.parser()), source, found)
+        if self._width:
+            self._lay_out(markdown.read(source, markdown.parser()), source, found)
         return found
 
     def finish(self, whole: list[Content]) -> None:

@@ -14,6 +14,7 @@ from edgespec.errors import UsageError
 from edgespec.tui.app import EdgespecApp
 from edgespec.tui.engine import Engine, Load, Progress
 from edgespec.tui.setup import Setup, fits_here
+from edgespec.tui.workers import set_apart
 
 
 def run_app(config: Config, history: Path | None) -> None:
@@ -29,7 +30,9 @@ def run_app(config: Config, history: Path | None) -> None:
         def load(progress: Progress) -> Engine:
             from edgespec.configured import open_configured
 
-            return open_configured(values, history=history, progress=progress, notice=notice)
+            chat = open_configured(values, history=history, progress=progress, notice=notice)
+            set_apart()
+            return chat
 
         return load
 
