@@ -21,3 +21,15 @@ def summarize(answer: Answer) -> str:
         parts.append(f"{stats.acceptance:.0%} accepted ({stats.accepted}/{stats.tested})".replace("%", " %"))
         parts.append(f"{stats.tokens_per_round:.1f} tok/round")
     return " · ".join(parts)
+
+
+def in_words(answer: Answer) -> str:
+    """For whoever listens to it: `214 tokens, 83.4 per second, the first after 0.42 seconds, 68 percent of what was
+    tested accepted`."""
+    parts = [f"{len(answer.tokens)} tokens"]
+    if answer.tokens_per_second is not None:
+        parts.append(f"{answer.tokens_per_second:.1f} per second")
+        parts.append(f"the first after {answer.ttft_ms / 1e3:.2f} seconds")
+    if answer.stats.acceptance is not None:
+        parts.append(f"{answer.stats.acceptance * 100:.0f} percent of what was tested accepted")
+    return ", ".join(parts)

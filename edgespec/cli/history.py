@@ -88,12 +88,7 @@ def export_command(ids: tuple[str, ...], everything: bool, kind: Format, output:
     if output is None:
         click.echo(text.encode(), nl=False)
         return
-    try:
-        write_new(output, text)
-    except FileExistsError as error:
-        raise UsageError(f"{output} is there already; choose another name, or delete it.") from error
-    except OSError as error:
-        raise UsageError(f"{output} cannot be written ({error.strerror}); choose another place.") from error
+    write_new(output, text)
     note(f"wrote {output}")
 
 

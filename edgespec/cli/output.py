@@ -34,9 +34,9 @@ def print_table(rows: Sequence[tuple[str, ...]]) -> None:
 
 
 @contextlib.contextmanager
-def progress() -> Generator[Progress]:
-    """A callback that shows (stage, fraction) on stderr: as a bar on a terminal, else as plain lines."""
-    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+def progress(*, plain: bool = False) -> Generator[Progress]:
+    """A callback that shows (stage, fraction) on stderr: as a bar on a terminal unless `plain`, else as plain lines."""
+    if not plain and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
         with _bar() as show:
             yield show
     else:

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
-from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from time import perf_counter
-from types import FrameType
 from typing import Any
 
 import click
 
-from edgespec.chat.events import Answer, Event, TextDelta
-from edgespec.chat.screen import printable
-from edgespec.chat.session import Chat
-from edgespec.chat.summary import summarize
+from edgespec.chat.events import Answer
+from edgespec.chat.session import Chat, Settings
+from edgespec.chat.summary import in_words, summarize
+from edgespec.cli.answering import print_answer
 from edgespec.cli.options import generation_flags, read_resources, read_settings
 from edgespec.cli.output import note, progress
 from edgespec.cli.remembering import history_flag
 from edgespec.conversations.database import conversations_directory
 from edgespec.conversations.recorder import Recorder
 from edgespec.engine import open_chat
-from edgespec.errors import CancelledError, EdgespecError, UsageError
+from edgespec.errors import CancelledError, UsageError
 from edgespec.history import history_directory
 
 
@@ -31,35 +28,43 @@ from edgespec.history import history_directory
 @click.argument("model")
 @click.argument("prompt", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with the answer and its figures.")
+@click.option("--plain", is_flag=True, help="For screen readers: whole lines and words, nothing that moves.")
 @generation_flags()
 @history_flag
-def run_command(model: str, prompt: str | None, as_json: bool, **flags: Any) -> None:
+def run_command(model: str, prompt: str | None, as_json: bool, plain: bool, **flags: Any) -> None:
     """Answer PROMPT once; what comes on stdin precedes it. Without either, chat line by line."""
     settings, resources = read_settings(flags), read_resources(flags)
     question = _question(prompt)
     if question is None and as_json:
         raise UsageError("--json prints one answer: give a prompt, as an argument or on stdin.")
+
+    def reopen(model: str, draft: str | None, settings: Settings) -> Chat:
+        with progress(plain=plain) as show:
+            return open_chat(
+                model,
+                draft=draft,
+                settings=settings,
+                resources=resources,
+                history=history_directory() if flags["history"] else None,
+                offline=flags["offline"],
+                progress=show,
+                notice=note,
+            )
+
     start = perf_counter()
-    with progress() as show:
-        chat = open_chat(
-            model,
-            draft=flags["draft"],
-            settings=settings,
-            resources=resources,
-            history=history_directory() if flags["history"] else None,
-            offline=flags["offline"],
-            progress=show,
-            notice=note,
-        )
+    chat = reopen(model, flags["draft"], settings)
     load_ms = (perf_counter() - start) * 1e3
     if question is None:
-        _converse(chat, Recorder(conversations_directory() if flags["history"] else None, note))
+        from edgespec.cli.line_mode import LineMode  # not for one answer
+
+        with closing(Recorder(conversations_directory() if flags["history"] else None, note)) as recorder:
+            LineMode(chat, recorder, reopen, plain=plain).run()
         return
-    answer = _answer(chat, chat.send(question), quiet=as_json)
+    answer = print_answer(chat, chat.send(question), quiet=as_json, by_line=plain)
     if as_json:
         click.echo(json.dumps(describe(chat, answer, load_ms)))
     else:
-        note(summarize(answer))
+        note(in_words(answer) if plain else summarize(answer))
     if answer.finish_reason == "cancelled":
         raise CancelledError("stopped")
 
@@ -119,64 +124,3 @@ def _question(prompt: str | None) -> str | None:
 def _read_stdin() -> str:
     """Bytes that are no UTF-8 become U+FFFD."""
     return sys.stdin.buffer.read().decode("utf-8", "replace")
-
-
-def _converse(chat: Chat, recorder: Recorder) -> None:
-    """Ask for lines until the input ends. Ctrl-C stops an answer, which is kept; at the prompt it leaves."""
-    note("one line is one message; Ctrl-C stops an answer, Ctrl-D ends the chat")
-    with closing(recorder):
-        for line in _lines():
-            recorder.begin(line)
-            try:
-                answer = _answer(chat, recorder.answer(chat, line), quiet=False)
-            except EdgespecError as error:
-                note(str(error))
-            else:
-                note(summarize(answer) + (" · stopped" if answer.finish_reason == "cancelled" else ""))
-
-
-def _lines() -> Iterator[str]:
-    while True:
-        sys.stderr.write("❯ ")
-        sys.stderr.flush()
-        line = sys.stdin.buffer.readline()
-        if not line:
-            sys.stderr.write("\n")
-            return
-        if text := line.decode("utf-8", "replace").strip():
-            yield text
-
-
-def _answer(chat: Chat, events: Iterator[Event], *, quiet: bool) -> Answer:
-    """Print the answer as it comes, unless `quiet`."""
-    answer: Answer | None = None
-    with _interrupt_stops(chat):
-        for event in events:
-            match event:
-                case TextDelta(text=text):
-                    if not quiet:
-                        click.echo(printable(text).encode(), nl=False)  # UTF-8 whatever the locale says
-                case Answer():
-                    answer = event
-                case _:
-                    pass
-    if not quiet:
-        click.echo()
-    if answer is None:
-        raise RuntimeError("the conversation ended without an answer")
-    return answer
-
-
-@contextmanager
-def _interrupt_stops(chat: Chat) -> Generator[None]:
-    """Within, the first Ctrl-C ends the answer after the pass it is in; the second leaves at once."""
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        chat.stop()
-
-    before = signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import time
@@ -13,6 +14,7 @@ from edgespec.chat.screen import printable
 from edgespec.chat.summary import ENDINGS, summarize
 from edgespec.conversations.conversation import Conversation, Entry
 from edgespec.conversations.figures import to_answer
+from edgespec.errors import UsageError
 
 Format = Literal["md", "json"]
 
@@ -48,10 +50,23 @@ def to_json(conversation: Conversation) -> dict[str, Any]:
 
 
 def write_new(path: Path, text: str) -> None:
-    """Write a file that only the user can read. Raises: FileExistsError, OSError."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(text)
+    """Write a file that only the user can read. Raises: UsageError if there is one already, or it cannot be written."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise UsageError(f"{path} is there already; choose another name, or delete it.") from error
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written ({error.strerror}); choose another place.") from error
+
+
+def save(conversation: Conversation, path: Path | None = None) -> Path:
+    """Write a conversation into a new file, as JSON if it is named so, and return its path. Raises: as `write_new`."""
+    path = Path(file_name(conversation)) if path is None else path.expanduser()
+    as_json = path.suffix.lower() == ".json"
+    write_new(path, json.dumps(to_json(conversation), indent=2) + "\n" if as_json else to_markdown(conversation))
+    return path
 
 
 def file_name(conversation: Conversation) -> str:
