@@ -16,6 +16,8 @@ from edgespec.chat.template import ChatTemplate
 from edgespec.chat.text_stream import TextStream
 from edgespec.chat.tokenizer import Tokenizer
 from edgespec.decoding import ranges
+from edgespec.decoding.controller import Controller
+from edgespec.decoding.costs import Costs
 from edgespec.decoding.passes import prefill
 from edgespec.decoding.protocols import CausalLM, Policy
 from edgespec.decoding.rounds import generate
@@ -109,6 +111,15 @@ class Chat:
     @property
     def exact(self) -> bool:
         return self.settings.exact_mode
+
+    @property
+    def costs(self) -> Costs | None:
+        """What passes and proposals take here, if whoever chooses between them goes by it."""
+        return self.policy.measured if isinstance(self.policy, Controller) else None
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes that a token stands for; maybe half a character."""
+        return self._tokenizer.token_bytes(token)
 
     @property
     def context_length(self) -> int:

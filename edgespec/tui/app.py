@@ -32,8 +32,10 @@ from edgespec.tui.prompt import Prompt
 from edgespec.tui.setup import Setup
 from edgespec.tui.sidebar import Sidebar
 from edgespec.tui.slash import SlashCommands
+from edgespec.tui.statistics import Statistics
 from edgespec.tui.status import Status
 from edgespec.tui.switching import Switch, introduction
+from edgespec.tui.token_view import TokenView
 from edgespec.tui.transcript import Transcript
 from edgespec.tui.turn import Baseline, Turn
 
@@ -61,6 +63,8 @@ class EdgespecApp(App[None]):
         Binding("ctrl+q", "quit", "Quit", priority=True, id="quit"),
         Binding("ctrl+c", "interrupt", show=False, priority=True),
         Binding("f2", "command('model')", "Models", id="models"),
+        Binding("f3", "tokens", "Tokens", id="tokens"),
+        Binding("f4", "statistics", "Statistics", show=False, id="statistics"),
         Binding("f5", "command('set')", "Settings", id="settings"),
         Binding("tab", "complete", show=False, priority=True),
     ]
@@ -76,6 +80,7 @@ class EdgespecApp(App[None]):
         self._cancelled = Flag()
         self._switching: dict[str, Value] | None = None
         self._turn = Turn(state="ended")
+        self._turns: list[Turn] = []
         self._session = Stats()
         self._after_turn: Callable[[], Awaitable[None]] | None = None
         self._baseline = Baseline()
@@ -210,6 +215,8 @@ class EdgespecApp(App[None]):
 
     async def _begin_answer(self, chat: Engine) -> None:
         self._turn.state = "running"
+        self._turn.decode = chat.token_bytes
+        self._turns.append(self._turn)
         await self._transcript.begin_answer()
         self._ticker.resume()
         self.refresh_bindings()
@@ -335,6 +342,15 @@ class EdgespecApp(App[None]):
             if (answer := to_answer(entry)) is not None:
                 self._session.merge(answer.stats)
         self._show_figures()
+
+    def action_tokens(self) -> None:
+        if self._turns:
+            self.push_screen(TokenView(self._turns))
+        else:
+            self._hint("Nothing has been answered yet.")
+
+    def action_statistics(self) -> None:
+        self.push_screen(Statistics(self._turns, self.chat))
 
     async def action_regenerate(self) -> None:
         await self._branches.ask_again()

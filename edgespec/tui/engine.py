@@ -10,6 +10,7 @@ from edgespec.chat.events import Event
 
 if TYPE_CHECKING:
     from edgespec.chat.session import Settings  # NumPy comes with it
+    from edgespec.decoding.costs import Costs
 
 
 class Engine(Protocol):
@@ -38,6 +39,15 @@ class Engine(Protocol):
 
     @property
     def exact(self) -> bool: ...
+
+    @property
+    def costs(self) -> Costs | None:
+        """What passes and proposals take here, if that was measured."""
+        ...
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes that a token stands for; maybe half a character."""
+        ...
 
     @property
     def context_length(self) -> int: ...

@@ -49,13 +49,13 @@ def age(seconds: float) -> str:
     return f"{seconds:.0f} s ago" if seconds < 100 else f"{seconds / 60:.0f} min ago"
 
 
-def sparkline(rounds: Sequence[tuple[int, int]], width: int, most: int | None) -> str:
+def sparkline(rounds: Sequence[tuple[int, int]], width: int, most: int) -> str:
     """Acceptance (accepted, tested) over the latest `most` rounds, the newest at the right, `width` cells: a cell is
     blank where nothing was tested."""
     cells = [" "] * width
     sums = [[0, 0] for _ in cells]
     for n, (accepted, tested) in enumerate(reversed(rounds)):
-        cell = sums[width - 1 - n * width // (most or len(rounds))]
+        cell = sums[width - 1 - n * width // most]
         cell[0], cell[1] = cell[0] + accepted, cell[1] + tested
     for i, (accepted, tested) in enumerate(sums):
         if tested:

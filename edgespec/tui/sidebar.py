@@ -17,6 +17,9 @@ WIDTH = 28
 """Cells between the sidebar's paddings; styles.tcss gives it as many."""
 
 
+RECENT = 60
+"""Rounds that the sparkline goes back."""
+
 POSITIONS = 6
 """Positions of a draft that have a bar of their own; few drafts get further."""
 
@@ -90,13 +93,14 @@ def _draft(turn: Turn) -> list[Content]:
         bar = figures.bar(share, WIDTH - 9)
         lines.append(Content.assemble((f"{number:<3}", "$foreground 60%"), bar, f"{figures.percent(share):>6}"))
     lines += [_pair(f"rounds: {arm}", figures.percent(n / stats.rounds)) for arm, n in stats.arms.most_common()]
-    return [*lines, _pair("draft length now", str(len(turn.recent[-1].proposed))), *reason]
+    return [*lines, _pair("draft length now", str(len(turn.rounds[-1].proposed))), *reason]
 
 
 def _recent(turn: Turn) -> Content:
     """Acceptance over the latest rounds, a cell for every few of them."""
-    name = f" last {turn.recent.maxlen}"
-    drawn = figures.sparkline([(r.accepted, r.tested) for r in turn.recent], WIDTH - len(name), turn.recent.maxlen)
+    name = f" last {RECENT}"
+    rounds = [(r.accepted, r.tested) for r in turn.rounds[-RECENT:]]
+    drawn = figures.sparkline(rounds, WIDTH - len(name), RECENT)
     return Content.assemble((drawn, "$primary"), (name, "$foreground 60%"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from statistics import median
 from threading import Event as Flag
@@ -14,9 +15,6 @@ from edgespec.decoding.stats import Round, Stats
 
 ENOUGH_ROUNDS = 3
 """Before that many rounds a figure says more about chance than about the model."""
-
-RECENT_ROUNDS = 60
-"""How far back the sparkline goes."""
 
 
 class Baseline:
@@ -50,19 +48,21 @@ class Turn:
     stats: Stats = field(default_factory=Stats)
     answer: Answer | None = None
     first_ms: float | None = None
-    recent: deque[Round] = field(default_factory=lambda: deque[Round](maxlen=RECENT_ROUNDS))
+    rounds: list[Round] = field(default_factory=list[Round])
+    decode: Callable[[int], bytes] = lambda _token: b""
+    """The bytes of a token, as the model that answers has them."""
 
     def add(self, done: Round, elapsed_ms: float) -> None:
         """Count a round that was there `elapsed_ms` after the message was sent."""
         self.stats.add(done)
-        self.recent.append(done)
+        self.rounds.append(done)
         if self.first_ms is None and done.tokens:
             self.first_ms = elapsed_ms
 
     @property
     def reason(self) -> str:
         """Why the last round was as it was, in the controller's words."""
-        choice = self.recent[-1].choice if self.recent else None
+        choice = self.rounds[-1].choice if self.rounds else None
         return "" if choice is None else choice.reason
 
     @property

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from queue import Queue
 from threading import Event as Flag
 from time import monotonic
+from types import MappingProxyType
 
 from textual.app import App
 from textual.pilot import Pilot
@@ -14,6 +15,7 @@ from edgespec.chat.conversation import Message
 from edgespec.chat.events import Answer, Event, PromptProgress, TextDelta
 from edgespec.chat.session import Settings
 from edgespec.conversations.recorder import Recorder
+from edgespec.decoding.costs import Costs
 from edgespec.decoding.stats import FinishReason, Round, Stats
 from edgespec.tui.app import EdgespecApp
 from edgespec.tui.engine import Load, Progress
@@ -46,6 +48,8 @@ class ScriptedChat:
     context_length = 2048
     context_used = 0
     tokenizer_sha256 = "5" * 64
+    costs: Costs | None = None
+    words: Mapping[int, bytes] = MappingProxyType({})
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
@@ -60,6 +64,9 @@ class ScriptedChat:
         self.answers: list[Answer] = []
         self._stopped = False
         self._script: Queue[Event | FinishReason | Exception] = Queue()
+
+    def token_bytes(self, token: int) -> bytes:
+        return self.words.get(token, b"t%d " % token)
 
     def tell(self, event: Event) -> None:
         self._script.put(event)
