@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgespec.bundle import Bundle, ForeignBundle, Store, default_store
+from edgespec.bundle import Bundle, ForeignBundle, HeadRecord, Store, default_store
 from edgespec.bundle.catalog import load_catalog
 from edgespec.bundle.foreign import is_foreign, open_foreign
 from edgespec.chat.session import Chat, Settings, forget
@@ -17,6 +17,7 @@ from edgespec.decoding.calibrate import measure_costs
 from edgespec.decoding.controller import Controller
 from edgespec.decoding.costs import Costs
 from edgespec.decoding.drafters.draft_model import DraftModelDrafter
+from edgespec.decoding.drafters.eagle import EagleDrafter
 from edgespec.decoding.drafters.history import HistoryDrafter
 from edgespec.decoding.drafters.ngram import NgramDrafter
 from edgespec.decoding.protocols import Drafter, Policy
@@ -26,6 +27,7 @@ from edgespec.foreign_graph import draft_obstacle, exact_mode_holds
 from edgespec.history import History
 from edgespec.profile import Profiles, Tuned, profile_key, tuned_key
 from edgespec.runtime.device import DeviceChoice, likely_device
+from edgespec.runtime.head import OnnxHead
 from edgespec.runtime.model import OnnxCausalLM
 from edgespec.runtime.onnx_nodes import operators_and_files
 from edgespec.runtime.session import use_threads
@@ -66,10 +68,10 @@ def open_chat(
 
     model: a bundle's name or directory, or a folder or ONNX file that somebody else exported; None is the catalog's
     default. What the catalog names is fetched if it is missing, unless `offline` forbids it. draft: "ngram", "none", or
-    such a model with the same tokenizer; None is what `edgespec tune` found, else what the catalog pairs the model
-    with, else "ngram". history: the directory where answers are kept for later drafts to be looked up in, while there
-    is a draft at all; None keeps nothing. progress: hears (stage, fraction 0..1) of a fetch or check. notice: hears
-    what a user should know, a sentence each.
+    such a model with the same tokenizer, or a head of this model; None is what `edgespec tune` found, else what the
+    catalog pairs the model with, else "ngram". history: the directory where answers are kept for later drafts to be
+    looked up in, while there is a draft at all; None keeps nothing. progress: hears (stage, fraction 0..1) of a fetch
+    or check. notice: hears what a user should know, a sentence each.
 
     Raises: ModelError, DownloadError, ChecksumError, OutOfMemoryError, UsageError.
     """
@@ -90,7 +92,7 @@ def open_chat(
     policy: Policy | None = None
     remember = forget
     if draft != "none":
-        drafters, drafts = _make_drafters(draft, bundle, tokenizer, store, target.context_length, resources, progress)
+        drafters, drafts = _make_drafters(draft, bundle, tokenizer, store, target, resources, progress)
         if history is not None:
             earlier = History(history, bundle.tokenizer_sha256, bundle.vocab_size, notice)
             drafters, remember = [HistoryDrafter(earlier.corpus), *drafters], earlier.remember
@@ -153,7 +155,14 @@ def open_bundle(
         from edgespec.pull import pull  # what a conversion needs is slow to import
 
         return pull(name, store, progress=progress)
-    return find_bundle(name, store, device, progress)
+    bundle = find_bundle(name, store, device, progress)
+    if (head := _head(bundle)) is not None:
+        raise ModelError(f"{bundle.name} only drafts: use it as `edgespec run {head.target} --draft {bundle.name}`.")
+    return bundle
+
+
+def _head(bundle: Bundle | ForeignBundle) -> HeadRecord | None:
+    return bundle.manifest.head if isinstance(bundle, Bundle) else None
 
 
 def _limit(
@@ -192,27 +201,32 @@ def paired_draft(bundle: Bundle | ForeignBundle, store: Store) -> str:
 
 def _make_drafters(
     draft: str,
-    target: Bundle | ForeignBundle,
+    bundle: Bundle | ForeignBundle,
     tokenizer: Tokenizer,
     store: Store,
-    capacity: int,
+    target: OnnxCausalLM,
     resources: Resources,
     progress: Progress,
 ) -> tuple[list[Drafter], list[Bundle | ForeignBundle]]:
     """Looking up costs next to nothing, so it stands in front of every other drafter. Also returns their bundles."""
-    drafters: list[Drafter] = [NgramDrafter(capacity)]
+    drafters: list[Drafter] = [NgramDrafter(target.context_length)]
     if draft == "ngram":
         return drafters, []
-    bundle = find_bundle(draft, store, resources.device, progress)
-    if bundle.tokenizer_sha256 != target.tokenizer_sha256 and (
-        Tokenizer.load(bundle.tokenizer).vocabulary() != tokenizer.vocabulary()
+    found = find_bundle(draft, store, resources.device, progress)
+    head = _head(found)
+    if found.tokenizer_sha256 != bundle.tokenizer_sha256 and (
+        head is not None or Tokenizer.load(found.tokenizer).vocabulary() != tokenizer.vocabulary()
     ):
         raise ModelError(
-            f"{bundle.name} cannot draft for {target.name}: their tokenizers differ; use --draft ngram or --draft none."
+            f"{found.name} cannot draft for {bundle.name}: their tokenizers differ; use --draft ngram or --draft none."
         )
-    context = min(capacity, bundle.context_length)
-    model = open_model(bundle, Resources(context, resources.threads, resources.device))
-    return [*drafters, DraftModelDrafter(model, bundle.name)], [bundle]
+    context = min(target.context_length, found.context_length)
+    if head is not None:
+        size = target.hidden_size
+        loaded = OnnxHead(found.graph, bundle.graph, hidden_size=size, context_length=context, window=head.window)
+        return [*drafters, EagleDrafter(target, loaded, found.name)], [found]
+    model = open_model(found, Resources(context, resources.threads, resources.device))
+    return [*drafters, DraftModelDrafter(model, found.name)], [found]
 
 
 def _costs(

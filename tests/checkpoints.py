@@ -51,13 +51,14 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, NDArray[Any]], dtype: str = "F32") -> None:
-    """`tensors` as they are for "F32" and "F16"; for "BF16" the upper halves of their bits."""
-    header, data = dict[str, Any](), bytearray()
+    """`tensors` as they are for "F32" and "F16"; for "BF16" the upper halves of their bits. Integers as I64."""
+    header, data, floats = dict[str, Any](), bytearray(), dtype
     for name, values in tensors.items():
+        dtype = "I64" if values.dtype.kind == "i" else floats
         if dtype == "BF16":
             raw = (np.ascontiguousarray(values, np.float32).view(np.uint32) >> 16).astype("<u2").tobytes()
         else:
-            raw = np.ascontiguousarray(values, {"F32": "<f4", "F16": "<f2"}[dtype]).tobytes()
+            raw = np.ascontiguousarray(values, {"F32": "<f4", "F16": "<f2", "I64": "<i8"}[dtype]).tobytes()
         header[name] = {"dtype": dtype, "shape": list(values.shape), "data_offsets": [len(data), len(data) + len(raw)]}
         data += raw
     text = json.dumps(header).encode()

@@ -102,6 +102,14 @@ class TableModel:
         self._positions[start : start + len(moved)] = moved
         self.rewind(start + len(moved))
 
+    hidden_size = 2
+
+    def hidden_states(self, start: int, end: int) -> NDArray[np.float32]:
+        """Of each position, its number and its token."""
+        if end > self.length:
+            raise ValueError(f"only {self.length} positions are cached")
+        return np.stack([np.arange(start, end), self._positions[start:end]], axis=1).astype(np.float32)
+
     def rewind(self, length: int) -> None:
         if not 0 <= length <= self.length:
             raise ValueError(f"cannot rewind {self.length} to {length}")
@@ -110,6 +118,57 @@ class TableModel:
     def _logits(self, start: int, stop: int) -> Logits:
         before = [int(self._positions[i - 1]) if i else 0 for i in range(start, stop)]
         return self.table[before, self._positions[start:stop]]
+
+
+class TableHead:
+    """A head on a TableModel that knows the tokens `token_ids`: what follows two tokens is in `table`. It insists on
+    rows in their order, each on the state of its own position or of the row before, and remembers them.
+
+    fails_at: the calls, counted from 0, that raise GenerationError.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        token_ids: Sequence[int],
+        *,
+        context_length: int = 64,
+        window: int | None = None,
+        fails_at: Collection[int] = (),
+    ) -> None:
+        self.table, self.token_ids = table, np.array(token_ids, np.int64)
+        self.context_length, self.window, self.length = context_length, window, 0
+        self.rows: list[tuple[int, int, bool]] = []  # the tokens at and behind the position, and whether both are real
+        self.skipped: list[tuple[int, int]] = []
+        self._fails_at, self._calls = fails_at, 0
+
+    def forward(self, ids: Sequence[int], states: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        self._calls += 1
+        if self._calls - 1 in self._fails_at:
+            raise GenerationError("the head failed")
+        if self.length + len(ids) > self.context_length:
+            raise ValueError("the head's cache is full")
+        del self.rows[self.length :]
+        if states is None:
+            (token,) = ids
+            self.rows.append((self.rows[-1][1], token, False))
+        else:
+            assert states[:, 0].tolist() == [*range(self.length, self.length + len(ids))]
+            self.rows += [(int(at), token, True) for at, token in zip(states[:, 1], ids, strict=True)]
+        self.length = len(self.rows)
+        before, last, _ = self.rows[-1]
+        return self.table[before, last][self.token_ids].astype(np.float32)
+
+    def rewind(self, length: int) -> None:
+        if not 0 <= length <= self.length:
+            raise ValueError(f"cannot rewind {self.length} to {length}")
+        self.length = length
+
+    def skip(self, length: int) -> None:
+        self.skipped.append((self.length, length))
+        del self.rows[self.length :]
+        self.rows += [(-1, -1, False)] * (length - self.length)
+        self.length = length
 
 
 def likeliest(table: Table, text: Sequence[int]) -> int:
@@ -159,7 +218,7 @@ COSTS = Costs(
     passes=((1.0, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9), (1.2, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9, 2.0, 2.1)),
     lone=(1.05, 1.25),
     drafts={name: DraftCost(0.01) for name in ("ngram", "chosen", "oracle", "contrarian", "silent", "erratic")}
-    | {"draft": DraftCost(0.02, 0.05, 0.01)},
+    | {name: DraftCost(0.02, 0.05, 0.01) for name in ("draft", "eagle")},
 )
 """Milliseconds of a machine on which speculation pays if one proposal in four is right."""
 

@@ -42,6 +42,7 @@ class Bundle:
 
     @property
     def tokenizer(self) -> Path:
+        """A head has none: its tokens are its target's."""
         return self.directory / "tokenizer.json"
 
     @property

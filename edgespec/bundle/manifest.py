@@ -9,16 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 from edgespec.bundle.files import open_plain
 from edgespec.bundle.strict_json import JsonObject, MalformedError, load_strict
 from edgespec.errors import ChecksumError, ModelError, UsageError
 
-FORMAT = 2
+FORMAT = 3
 """The format version that this program writes."""
 
-_ADDED = {1: {"checks": None, "draft": None}, 2: {}}
+_ADDED = {1: {"checks": None, "draft": None, "head": None}, 2: {"head": None}, 3: {}}
 """The versions that it reads, and what each lacks: keys, and what their absence means."""
 
 FILE_NAME = "edgespec.json"
@@ -26,16 +26,19 @@ _MAX_BYTES = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
+SourceKind = Literal["wheel", "hub", "gguf", "folder", "training"]
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where the weights came from: a wheel named in the catalog, a repository of the Hub, a GGUF file of the user's, or
-    a checkpoint's folder.
+    """Where the weights came from: a wheel named in the catalog, a repository of the Hub, a GGUF file of the user's, a
+    checkpoint's folder, or our own training.
 
     `reference` is what `edgespec pull` was given, `revision` the pinned requirement of a wheel or the commit of a
     repository, `sha256` the GGUF's or that of a checkpoint's files (see `hub.HubModel.sha256`).
     """
 
-    kind: Literal["wheel", "hub", "gguf", "folder"]
+    kind: SourceKind
     reference: str
     revision: str | None
     sha256: str
@@ -74,10 +77,22 @@ class Checks:
 
 
 @dataclass(frozen=True, slots=True)
+class HeadRecord:
+    """What a head drafts for: a model by its bundle's name, the SHA-256 of its tokenizer.json, and how many floats of
+    hidden states it must show for a row. `window`: how many positions the head attends to; None is all."""
+
+    target: str
+    tokenizer_sha256: str
+    hidden_size: int
+    window: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """A bundle's description. `layers` are the source's layers that were kept; `quality` is None for a draft made of
     some of them, which answers for nothing. `files` names every file of the bundle but the manifest. `draft` is the
-    bundle that it was exported together with, to draft for it."""
+    bundle that it was exported together with, to draft for it. `head`: it is not a model but a head on one; then it has
+    neither a tokenizer nor layers of its own."""
 
     name: str
     source: Source
@@ -93,10 +108,11 @@ class Manifest:
     quality: Quality | None
     checks: Checks | None = None
     draft: str | None = None
+    head: HeadRecord | None = None
 
     @property
     def tokenizer_sha256(self) -> str:
-        return self.files["tokenizer.json"].sha256
+        return self.files["tokenizer.json"].sha256 if self.head is None else self.head.tokenizer_sha256
 
     @property
     def size(self) -> int:
@@ -106,8 +122,12 @@ class Manifest:
     @property
     def pull_command(self) -> str:
         """The command that makes this bundle again."""
+        if self.source.kind == "training":
+            return shlex.join(["python", "-m", "export", "head", self.source.reference])
         words = ["edgespec", "pull", self.source.reference]
-        if self.quality is None:
+        if self.head is not None:
+            words += ["--head-of", self.head.target]
+        elif self.quality is None:
             words += ["--keep-layers", format_layers(self.layers)]
         if self.name != self.source.reference:
             words += ["--name", self.name]
@@ -120,6 +140,7 @@ class Manifest:
         plain["files"] = {name: asdict(record) for name, record in sorted(self.files.items())}
         plain["quality"] = asdict(self.quality) if self.quality else None
         plain["checks"] = asdict(self.checks) if self.checks else None
+        plain["head"] = asdict(self.head) if self.head else None
         return {"format": FORMAT, **plain}
 
     def write(self, directory: Path) -> None:
@@ -180,11 +201,12 @@ def _parse(value: object) -> Manifest:
     source = JsonObject(top.take("source", dict), "source")
     source.only(Source)
     kind = source.take("kind", str)
-    if kind not in ("wheel", "hub", "gguf", "folder"):
+    if kind not in get_args(SourceKind):
         raise MalformedError(f"a source of kind {kind!r} is unknown")
     files = MappingProxyType(_files(JsonObject(top.take("files", dict), "files")))
     graph = top.take("graph", str)
-    for needed in (graph, "tokenizer.json"):
+    head = _head(top.values["head"])
+    for needed in (graph, "tokenizer.json") if head is None else (graph,):
         if needed not in files:
             raise MalformedError(f"files does not list {needed!r}")
     name = top.take("name", str)
@@ -192,7 +214,12 @@ def _parse(value: object) -> Manifest:
         raise MalformedError(f"{name!r} is no model's name")
     return Manifest(
         name=name,
-        source=Source(kind, source.take("reference", str), source.take_optional("revision"), source.digest("sha256")),
+        source=Source(
+            cast(SourceKind, kind),
+            source.take("reference", str),
+            source.take_optional("revision"),
+            source.digest("sha256"),
+        ),
         license=top.take_optional("license"),
         architecture=top.take("architecture", str),
         files=files,
@@ -205,6 +232,7 @@ def _parse(value: object) -> Manifest:
         quality=_quality(top.values["quality"]),
         checks=_checks(top.values["checks"]),
         draft=top.take_optional("draft"),
+        head=head,
     )
 
 
@@ -217,6 +245,15 @@ def _files(entries: JsonObject) -> dict[str, FileRecord]:
         record.only(FileRecord)
         found[name] = FileRecord(record.count("size"), record.digest("sha256"))
     return found
+
+
+def _head(value: object) -> HeadRecord | None:
+    if value is None:
+        return None
+    head = JsonObject(value, "head")
+    head.only(HeadRecord)
+    window = None if head.values["window"] is None else head.count("window", minimum=1)
+    return HeadRecord(head.take("target", str), head.digest("tokenizer_sha256"), head.count("hidden_size", 1), window)
 
 
 def _quality(value: object) -> Quality | None:

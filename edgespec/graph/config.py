@@ -82,6 +82,14 @@ class DecoderConfig:
     def key_size(self) -> int:
         return self.kv_heads * self.head_size
 
+    @property
+    def taps(self) -> tuple[int, ...]:
+        """Behind how many layers a head reads the residual stream: low, middle and high, where EAGLE-3's public heads
+        are trained to. None in a model that has too few layers for three."""
+        count = len(self.layers)
+        taps = (2, count // 2, count - 3)
+        return taps if taps[0] < taps[1] < taps[2] else ()
+
     def tensors(self) -> dict[str, tuple[int, ...]]:
         """Every tensor of the model by its canonical name, which is GGUF's, and its shape, rows first."""
         whole: dict[str, tuple[int, ...]] = {

@@ -55,7 +55,12 @@ class DecoderGraph:
         gain = self._gain("layers.0.attention_norm", f"blk.{layers[0]}.attn_norm.weight")
         x = self._norm("first_norm", residual, gain, self._unit)
         progress(self._share(0, layers))
+        # A part of a model is a draft, and a unit is for float16: no head reads either.
+        taps = config.taps if len(layers) == len(config.layers) and self._unit == 1.0 else ()
+        tapped: list[str] = []
         for n, source in enumerate(layers):
+            if n in taps:
+                tapped.append(residual)
             gain = f"blk.{source}.ffn_norm.weight"
             added = self._attention.add(n, source, x)
             x, residual = self._add_and_norm(n, source, "attention", added, residual, gain)
@@ -63,6 +68,9 @@ class DecoderGraph:
             added = self._feed_forward(n, source, x)
             x, residual = self._add_and_norm(n, source, "ffn", added, residual, following)
             progress(self._share(n + 1, layers))
+        if tapped:
+            graph.output("hidden_states", graph.element, [1, "sequence_length", len(taps) * config.hidden_size])
+            graph.node("Concat", tapped, "tapped", ["hidden_states"], axis=-1)
         self._head(x, table)
 
     def _share(self, done: int, layers: Sequence[int]) -> float:

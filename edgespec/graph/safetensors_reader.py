@@ -29,7 +29,8 @@ _TYPES: Final = {
     "F16": GGMLQuantizationType.F16,
     "BF16": GGMLQuantizationType.BF16,
 }
-_BYTES: Final = {"F32": 4, "F16": 2, "BF16": 2}
+_INTEGERS: Final = {"I32": np.dtype("<i4"), "I64": np.dtype("<i8")}
+_BYTES: Final = {"F32": 4, "F16": 2, "BF16": 2, "I32": 4, "I64": 8}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,14 @@ class SafetensorsFile:
             raise self._unusable(f"the tensor {shown(name)} has shape {list(entry.shape)} instead of {list(shape)}")
         rows = self._bytes[entry.start : entry.end].reshape(math.prod(shape[:-1]), -1)
         return Tensor(self.path.name, name, shape, _TYPES[entry.dtype], rows)
+
+    def integers(self, name: str, count: int) -> NDArray[np.int64]:
+        """The list of `count` integers of that name, which must be there, int64 [count]. Raises: ModelError if it is
+        something else."""
+        entry = self._entries[name]
+        if entry.dtype not in _INTEGERS or entry.shape != (count,):
+            raise self._unusable(f"the tensor {shown(name)} is no list of {count} integers")
+        return self._bytes[entry.start : entry.end].view(_INTEGERS[entry.dtype]).astype(np.int64)
 
     def let_go(self) -> None:
         """Give what was read back to the system, so that memory does not grow with the file."""

@@ -73,7 +73,8 @@ class CacheTensor:
 
 @dataclass(frozen=True, slots=True)
 class GraphIO:
-    """The inputs and outputs of a causal language model that can be driven here."""
+    """The inputs and outputs of a causal language model that can be driven here. hidden_size: floats of a row's
+    hidden states for a head to read, 0 without."""
 
     cache: tuple[CacheTensor, ...]
     mode: CacheMode
@@ -83,6 +84,7 @@ class GraphIO:
     attention_padding: bool
     context_length: bool
     trees: bool
+    hidden_size: int
     logits_dtype: np.dtype[np.generic]
     vocab_size: int
 
@@ -126,9 +128,18 @@ def read_graph_io(
         attention_padding="attention_padding" in optional,
         context_length="context_length" in optional,
         trees=mode == "shared" and {"attention_bias", "position_ids"} <= optional,
+        hidden_size=_hidden_size(made.get("hidden_states")),
         logits_dtype=_dtype(logits, graph),
         vocab_size=vocab,
     )
+
+
+def _hidden_size(states: Value | None) -> int:
+    """Only our own graphs name an output so; anything else of that name is left alone."""
+    if states is None or states.type != "tensor(float)" or len(states.shape) != 3:
+        return 0
+    size = states.shape[-1]
+    return size if isinstance(size, int) else 0
 
 
 def _check_inputs(values: Sequence[Value], required: Container[str], graph: Path) -> None:

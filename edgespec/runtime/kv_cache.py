@@ -26,16 +26,16 @@ class KVCache(Protocol):
 
 def make_cache(io: GraphIO, capacity: int) -> KVCache:
     """A cache for `capacity` positions. Pages are touched, and so become resident, only as positions fill."""
-    return SharedCache(io, capacity) if io.mode == "shared" else GrowingCache(io, capacity)
+    return SharedCache(io.cache, capacity) if io.mode == "shared" else GrowingCache(io, capacity)
 
 
 class SharedCache:
     """One buffer per tensor, bound as past and present alike; the graph writes in place. Rewind costs nothing."""
 
-    def __init__(self, io: GraphIO, capacity: int) -> None:
-        self._buffers = [np.zeros(_shape(t, capacity), t.dtype) for t in io.cache]
+    def __init__(self, tensors: Sequence[CacheTensor], capacity: int) -> None:
+        self._buffers = [np.zeros(_shape(t, capacity), t.dtype) for t in tensors]
         self._values = [
-            (t, ort.OrtValue.ortvalue_from_numpy(buffer)) for t, buffer in zip(io.cache, self._buffers, strict=True)
+            (t, ort.OrtValue.ortvalue_from_numpy(buffer)) for t, buffer in zip(tensors, self._buffers, strict=True)
         ]
         self._bound = False
 

@@ -44,6 +44,7 @@ class OnnxCausalLM:
         self._ids = np.zeros(context_length, np.int64)
         self._keep = np.zeros(1, np.int64)
         self._logits: NDArray[np.generic] = np.zeros((0, self._io.vocab_size), self._io.logits_dtype)
+        self._states = np.zeros((context_length, io.hidden_size), np.float32)
         self._padding = np.zeros(1, np.int64)
         self._padding_suffices: bool | None = None if io.attention_padding else False
         if io.logits_to_keep:
@@ -96,6 +97,8 @@ class OnnxCausalLM:
             self._logits = np.zeros((computed, self._io.vocab_size), self._io.logits_dtype)
         shape = [1, computed, self._io.vocab_size]
         self._binding.bind_output("logits", "cpu", 0, self._io.logits_dtype, shape, self._logits.ctypes.data)
+        if self._io.hidden_size:
+            self._bind_states(past, n)
         try:
             self._session.run_with_iobinding(self._binding)
         except Exception as e:  # ONNX Runtime raises classes of its own that share no base but Exception
@@ -161,6 +164,20 @@ class OnnxCausalLM:
         shape = [1, 1, *bias.shape]
         self._binding.bind_input("attention_bias", "cpu", 0, np.float32, shape, bias.ctypes.data)
         self._bind_input("position_ids", positions, [1, len(positions)])
+
+    @property
+    def hidden_size(self) -> int:
+        """See decoding.drafters.eagle.TappedLM; 0 for a graph without hidden states."""
+        return self._io.hidden_size
+
+    def hidden_states(self, start: int, end: int) -> NDArray[np.float32]:
+        """See decoding.drafters.eagle.TappedLM."""
+        return self._states[start:end]
+
+    def _bind_states(self, past: int, n: int) -> None:
+        """Into the place of these positions: a rewind then costs nothing."""
+        shape = [1, n, self._io.hidden_size]
+        self._binding.bind_output("hidden_states", "cpu", 0, np.float32, shape, self._states[past:].ctypes.data)
 
     def _bind_input(self, name: str, values: NDArray[np.int64], shape: list[int]) -> None:
         self._binding.bind_input(name, "cpu", 0, np.int64, shape, values.ctypes.data)

@@ -16,6 +16,7 @@ from edgespec.errors import ModelError
 _MODEL_GRAPH = 7
 _GRAPH_NODE = 1
 _NODE_INPUT, _NODE_OP_TYPE = 1, 4
+_TENSOR_NAME, _TENSOR_EXTERNAL = 8, 13
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 
 # Where messages of interest stand in each other: message -> field -> message.
@@ -27,7 +28,7 @@ _INSIDE = {
     "node": {5: "attribute"},
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
     "sparse": {1: "tensor", 2: "tensor"},
-    "tensor": {13: "external"},
+    "tensor": {_TENSOR_EXTERNAL: "external"},
     "external": {},
 }
 
@@ -59,12 +60,33 @@ def operators_and_files(graph: Path) -> tuple[set[str], set[str]]:
                 if kind == "node":
                     operators.update(data[a:b].decode() for _, a, b in _fields(data, start, end, _NODE_OP_TYPE))
                 elif kind == "external":
-                    entry = {n: data[a:b] for n, a, b in _fields(data, start, end, _ENTRY_KEY, _ENTRY_VALUE)}
-                    if entry.get(_ENTRY_KEY) == b"location":
-                        files.add(entry.get(_ENTRY_VALUE, b"").decode())
+                    key, value = _entry(data, start, end)
+                    if key == "location":
+                        files.add(value)
     except (OSError, ValueError, IndexError, RecursionError) as error:
         raise ModelError(f"{graph} is not an ONNX model, or not a whole one; get it again.") from error
     return operators, files
+
+
+def stored_tensors(graph: Path, *names: str) -> dict[str, tuple[str, int, int]]:
+    """Where those of the weights `names` lie that are in files of their own: file name, offset and length in bytes.
+    The file must have been loaded before, as for `consumers`."""
+    found: dict[str, tuple[str, int, int]] = {}
+    with graph.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+        for kind, start, end in _walk(data, "model", 0, len(data)):
+            if kind != "tensor":
+                continue
+            name = next((data[a:b].decode() for _, a, b in _fields(data, start, end, _TENSOR_NAME)), "")
+            if name in names:
+                place = dict(_entry(data, a, b) for _, a, b in _fields(data, start, end, _TENSOR_EXTERNAL))
+                found[name] = place["location"], int(place["offset"]), int(place["length"])
+    return found
+
+
+def _entry(data: mmap, start: int, end: int) -> tuple[str, str]:
+    """The key and the value of a tensor's reference to a file of its own."""
+    entry = {n: data[a:b].decode() for n, a, b in _fields(data, start, end, _ENTRY_KEY, _ENTRY_VALUE)}
+    return entry.get(_ENTRY_KEY, ""), entry.get(_ENTRY_VALUE, "")
 
 
 def _walk(data: mmap, kind: str, start: int, end: int) -> Iterator[tuple[str, int, int]]:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sample_bundles import FILES, describe
 
-from edgespec.bundle import Bundle, Checks
+from edgespec.bundle import Bundle, Checks, HeadRecord
 from edgespec.bundle.manifest import format_layers, read_manifest
 from edgespec.errors import ModelError
 
@@ -42,20 +42,44 @@ def test_read_back_as_written(make_bundle: Make) -> None:
 
 
 def test_unknown_format_is_refused(make_bundle: Make) -> None:
-    with pytest.raises(ModelError, match="format is 3"):
-        read_manifest(edit(make_bundle(), lambda value: value.update(format=3)))
+    with pytest.raises(ModelError, match="format is 4"):
+        read_manifest(edit(make_bundle(), lambda value: value.update(format=4)))
 
 
-def test_the_format_before_is_read(make_bundle: Make) -> None:
+@pytest.mark.parametrize(("version", "lacks"), [(1, ("checks", "draft", "head")), (2, ("head",))])
+def test_the_formats_before_are_read(make_bundle: Make, version: int, lacks: tuple[str, ...]) -> None:
     bundle = make_bundle()
 
     def age(value: dict[str, Any]) -> None:
-        value["format"] = 1
-        del value["checks"], value["draft"]
+        value["format"] = version
+        for key in lacks:
+            del value[key]
 
     assert read_manifest(edit(bundle, age)) == bundle.manifest
-    with pytest.raises(ModelError, match="unknown key 'draft'"):
-        read_manifest(edit(bundle, lambda value: value.update(draft="tiny")))
+    with pytest.raises(ModelError, match=f"unknown key '{lacks[-1]}'"):
+        read_manifest(edit(bundle, lambda value: value.update({lacks[-1]: None})))
+
+
+def test_a_head_has_its_targets_tokens(make_bundle: Make) -> None:
+    def behead(value: dict[str, Any]) -> None:
+        del value["files"]["tokenizer.json"]
+
+    bundle = make_bundle()
+    record = HeadRecord("tiny", "a" * 64, 96, 256)
+    with pytest.raises(ModelError, match=r"tokenizer\.json"):
+        read_manifest(edit(bundle, behead))
+    read = read_manifest(edit(bundle, lambda value: value.update(head=asdict(record))))
+    assert read.head == record
+    assert read.tokenizer_sha256 == "a" * 64
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("window", 0), ("hidden_size", 0), ("tokenizer_sha256", "short"), ("target", None), ("more", 1)]
+)
+def test_a_head_that_is_none_is_refused(make_bundle: Make, key: str, value: object) -> None:
+    record = asdict(HeadRecord("tiny", "a" * 64, 96, None)) | {key: value}
+    with pytest.raises(ModelError, match=key):
+        read_manifest(edit(make_bundle(), lambda manifest: manifest.update(head=record)))
 
 
 @pytest.mark.parametrize("key", ["name", "source", "files", "eos_ids", "quality", "license"])

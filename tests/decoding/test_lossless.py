@@ -9,14 +9,15 @@ from itertools import count, product
 import numpy as np
 import pytest
 from branching import BranchingSampler, World, branching_draw, distribution
-from fakes import COSTS, ChosenDrafter, TableModel, likeliest, policy, random_table
+from fakes import COSTS, ChosenDrafter, TableHead, TableModel, likeliest, policy, random_table
 from wrong_rules import Row, without_residual
 
 from edgespec.decoding import rounds
 from edgespec.decoding import verify as verify_module
 from edgespec.decoding.controller import Controller
-from edgespec.decoding.drafters import draft_model
+from edgespec.decoding.drafters import draft_model, eagle
 from edgespec.decoding.drafters.draft_model import DraftModelDrafter
+from edgespec.decoding.drafters.eagle import EagleDrafter
 from edgespec.decoding.drafters.history import Corpus, HistoryDrafter
 from edgespec.decoding.drafters.ngram import NgramDrafter
 from edgespec.decoding.protocols import Draft, Drafter, Logits, Worth, always
@@ -32,7 +33,7 @@ OTHER = random_table(VOCAB, seed=2)
 END = 3
 
 Joint = dict[tuple[int, ...], float]
-MakeDrafter = Callable[[], Drafter | Controller | None]
+MakeDrafter = Callable[[TableModel], Drafter | Controller | None]
 
 SETTINGS = [
     Sampling(temperature=t, top_k=k, top_p=p, min_p=m, repeat_penalty=r)
@@ -55,17 +56,21 @@ def history() -> HistoryDrafter:
 EARLIER = history()
 
 DRAFTERS: dict[str, MakeDrafter] = {
-    "none": lambda: None,
-    "ngram": lambda: NgramDrafter(64),
-    "history": lambda: EARLIER,
-    "sampled": lambda: DraftModelDrafter(TableModel(OTHER)),
-    "chosen": lambda: ChosenDrafter(lambda text: likeliest(OTHER, text)),
-    "hostile": hostile,
-    "controller": lambda: Controller(
+    "none": lambda _: None,
+    "ngram": lambda _: NgramDrafter(64),
+    "history": lambda _: EARLIER,
+    "sampled": lambda _: DraftModelDrafter(TableModel(OTHER)),
+    "chosen": lambda _: ChosenDrafter(lambda text: likeliest(OTHER, text)),
+    "hostile": lambda _: hostile(),
+    "controller": lambda _: Controller(
         [NgramDrafter(64), DraftModelDrafter(TableModel(OTHER))], COSTS, exact=True, name="controller"
     ),
-    "the target itself": lambda: DraftModelDrafter(TableModel(TARGET)),
-    "a context that fills up": lambda: DraftModelDrafter(TableModel(OTHER, context_length=len(PROMPT))),
+    "a head": lambda target: EagleDrafter(target, TableHead(OTHER, (0, 2, 3))),
+    "a head behind a controller": lambda target: Controller(
+        [NgramDrafter(64), EagleDrafter(target, TableHead(OTHER, (0, 2, 3), window=2))], COSTS, exact=True, name="c"
+    ),
+    "the target itself": lambda _: DraftModelDrafter(TableModel(TARGET)),
+    "a context that fills up": lambda _: DraftModelDrafter(TableModel(OTHER, context_length=len(PROMPT))),
 }
 
 
@@ -73,6 +78,7 @@ DRAFTERS: dict[str, MakeDrafter] = {
 def every_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verify_module, "draw", branching_draw)
     monkeypatch.setattr(draft_model, "draw", branching_draw)
+    monkeypatch.setattr(eagle, "draw", branching_draw)
 
 
 def emitted(settings: Sampling, make: MakeDrafter, *, exact: bool = True, end: int | None = None) -> Joint:
@@ -85,7 +91,7 @@ def emitted(settings: Sampling, make: MakeDrafter, *, exact: bool = True, end: i
         answer = generate(
             target,
             history,
-            policy(make()),
+            policy(make(target)),
             k=TOKENS - 1,
             sampler=sampler,
             max_tokens=TOKENS,
@@ -222,4 +228,4 @@ def test_a_draft_that_lies_about_its_distribution_is_seen() -> None:
             return Draft(tuple(tokens), np.stack(rows))
 
     settings = Sampling(temperature=0.8)
-    assert distance(emitted(settings, lambda: Liar(TableModel(OTHER))), expected(settings)) > 1e-3
+    assert distance(emitted(settings, lambda _: Liar(TableModel(OTHER))), expected(settings)) > 1e-3

@@ -95,10 +95,10 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def build(name: str, folder: Path) -> Any:
-    """A model with lively weights, saved in `folder`."""
+def build(name: str, folder: Path, **sizes: Any) -> Any:
+    """A model with lively weights, saved in `folder`; `sizes` are other than SIZES."""
     family, changes = FAMILIES[name]
-    config = getattr(transformers, f"{family}Config")(**(SIZES | changes))
+    config = getattr(transformers, f"{family}Config")(**(SIZES | changes | sizes))
     config._attn_implementation = "eager"
     torch.manual_seed(3)
     model = getattr(transformers, f"{family.removesuffix('Text')}ForCausalLM")(config).eval()
@@ -179,6 +179,20 @@ def test_half_precision_stays_close(case: Case) -> None:
     assert np.square(np.concatenate(steps) - case.logits).mean() < 1e-4 * case.logits.var()
     quantized = open_graph(case.graph(weights="int8", profile="cuda"))
     assert np.square(quantized.forward(IDS) - case.logits).mean() < 0.02 * case.logits.var()
+
+
+@pytest.mark.parametrize("name", ["llama 3", "qwen3", "granite", "gemma3"])
+def test_the_hidden_states_for_heads_are_transformers(name: str, tmp_path: Path) -> None:
+    """Behind 2 of eight layers, 4 and 5."""
+    hugging_face = build(name, tmp_path / "checkpoint", num_hidden_layers=8)
+    convert_checkpoint(tmp_path / "checkpoint", tmp_path / "out", weights="float32")
+    with torch.no_grad():
+        states = hugging_face(torch.tensor([IDS]), output_hidden_states=True).hidden_states
+    model = open_graph(tmp_path / "out" / "model.onnx")
+    for start, end in pairwise([0, 20, 21, 25, len(IDS)]):
+        model.forward(IDS[start:end])
+    expected = np.concatenate([states[tap][0].numpy() for tap in (2, 4, 5)], axis=-1)
+    np.testing.assert_allclose(model.hidden_states(0, len(IDS)), expected, atol=1e-3, rtol=1e-4)
 
 
 def test_long_rope_goes_by_the_context_that_the_cache_has_room_for(tmp_path: Path) -> None:
