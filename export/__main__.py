@@ -14,6 +14,7 @@ from edgespec.cli.main import run
 from edgespec.cli.models import facts, print_facts
 from edgespec.cli.output import note, progress
 from edgespec.errors import UsageError
+from edgespec.runtime.session import default_threads
 from export.exporting import Plan, export, plan, require_same_vocabulary
 
 Weights = Literal["int8", "int4"]
@@ -73,6 +74,49 @@ def pair_command(
         _show(small)
         _show(_export(target, name, chosen, force, small.name))
     note(f"both have the same {tokens:,} tokens")
+
+
+@main.command("head")
+@click.argument("target", metavar="MODEL")
+@click.option("--name", help="What to call it here; MODEL-eagle3 unless told otherwise.")
+@click.option("--tokens", type=click.IntRange(min=1), help="Tokens of conversations that the model writes.")
+@click.option("--epochs", type=click.IntRange(min=1), help="How often it is trained on them.")
+@click.option("--words", type=click.IntRange(min=64), help="How many of the model's tokens the head knows.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--threads", type=click.IntRange(min=1, max=256), help="One for each core unless told otherwise.")
+def head_command(
+    target: str,
+    name: str | None,
+    tokens: int | None,
+    epochs: int | None,
+    words: int | None,
+    device: str,
+    threads: int | None,
+) -> None:
+    """Train a head that drafts for a model of yours, on what the model itself writes.
+
+    What is done is kept: broken off, it goes on where it was. The default model takes about six hours on two cores.
+    """
+    _require_extra()
+    from export.head import train_head
+    from export.train_draft import Recipe
+
+    chosen = {"tokens": tokens, "epochs": epochs, "words": words}
+    recipe = Recipe(**{key: value for key, value in chosen.items() if value is not None})
+    with progress() as show:
+        threads = threads or default_threads()
+        trained = train_head(target, default_store(), recipe, name=name, device=device, threads=threads, progress=show)
+    last = trained.points[-1]
+    print_facts(
+        [
+            ("name", trained.bundle.name),
+            ("size", f"{trained.bundle.manifest.size / 1e6:.1f} MB"),
+            ("trained on", f"{last.tokens:,} tokens"),
+            ("acceptance", " ".join(f"{share:.1%}" for share in last.acceptance)),
+            ("round", f"{last.tokens_per_round:.2f} tokens"),
+            ("kept", f"data, checkpoint and bfloat16 weights in {trained.work}; delete it when you are done"),
+        ]
+    )
 
 
 def _require_extra() -> None:
