@@ -14,6 +14,7 @@ from edgespec.chat.conversation import Message
 from edgespec.chat.events import Answer, Event, PromptProgress, TextDelta
 from edgespec.chat.template import ChatTemplate
 from edgespec.chat.text_stream import TextStream
+from edgespec.chat.thinking import OPEN
 from edgespec.chat.tokenizer import Tokenizer
 from edgespec.decoding import ranges
 from edgespec.decoding.controller import Controller
@@ -79,6 +80,7 @@ class Chat:
 
     model, draft, device: what runs, for whoever shows it; `draft` is None without one.
     policy, settings: how answers are made; changed by `use`. remember: who hears of the answers, stopped ones too.
+    opens_thought: whether the template lets the answer begin inside a thought, known once `send` has begun.
     messages: what was said. They may be edited between two turns: the cache keeps what they still share with it.
     """
 
@@ -97,6 +99,7 @@ class Chat:
     ) -> None:
         self.model, self.device = model, device
         self.messages: list[Message] = []
+        self.opens_thought = False
         self._target = target
         self._tokenizer, self._template, self._eos_ids = tokenizer, template, eos_ids
         self._remember = remember
@@ -209,6 +212,7 @@ class Chat:
                 f"The conversation has {len(ids)} tokens, {excess} more than the context of {self.context_length} "
                 "can take with an answer; shorten the message, begin a new chat, or raise --ctx-size."
             )
+        self.opens_thought = self._tokenizer.decode(ids[-8:]).rstrip().endswith(OPEN)
         turn = _Turn(len(ids), TextStream(self._tokenizer, self.settings.stop, self._eos_ids), began_at)
         self.messages.append(question)
         try:

@@ -234,10 +234,12 @@ class EdgespecApp(App[None]):
 
     @on(RoundDone)
     def _round_done(self, message: RoundDone) -> None:
+        if not self._turn.rounds and self.chat is not None and self.chat.opens_thought:
+            self._transcript.open_thought()
         self._turn.add(message.delta.round, message.elapsed_ms)
         self._session.add(message.delta.round)
         self._baseline.add(message.delta.round)
-        self._transcript.append(message.delta.text)
+        self._transcript.append(message.delta.text, len(message.delta.round.tokens))
 
     @on(TurnDone)
     async def _turn_done(self, message: TurnDone) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgespec.chat.thinking import was_opened
 from edgespec.conversations.conversation import Conversation, Entry
 from edgespec.conversations.figures import to_answer
 from edgespec.tui import figures
@@ -105,6 +106,8 @@ class Branches:
                     await transcript.note(entry.text, "user")
                 else:
                     await transcript.begin_answer()
+                    if was_opened(entry.text):
+                        transcript.open_thought()
                     transcript.append(entry.text)
                     await transcript.end_answer(self._footer(entry))
         self._app.conversation_changed()

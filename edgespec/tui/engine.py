@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 
 
 class Engine(Protocol):
-    """A conversation with one model. `messages`: what it knows of it; may be changed between two turns."""
+    """A conversation with one model. `messages`: what it knows of it; may be changed between two turns.
+    `opens_thought`: whether the answer that comes begins inside a thought; known with its first event."""
 
     messages: list[Message]
+    opens_thought: bool
 
     @property
     def settings(self) -> Settings: ...

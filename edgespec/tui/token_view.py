@@ -34,8 +34,8 @@ class TokenView(ModalScreen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,f3", "dismiss", "Back"),
         Binding("r", "rejected", "Show rejected"),
-        Binding("left", "turn(-1)", "Earlier answer"),
-        Binding("right", "turn(1)", "Later answer"),
+        Binding("p,left", "turn(-1)", "Previous answer"),
+        Binding("n,right", "turn(1)", "Next answer"),
     ]
 
     def __init__(self, turns: Sequence[Turn]) -> None:
@@ -57,7 +57,6 @@ class TokenView(ModalScreen[None]):
     def on_mount(self) -> None:
         self._lines, self._legend = self.query_one(Lines), self.query_one("#legend", Static)
         self._scroll = self.query_one(VerticalScroll)
-        self._scroll.anchor()
         self._scroll.focus()
         self.set_interval(_FRAME_SECONDS, self._grow)
         self.call_after_refresh(self._begin)
@@ -86,7 +85,10 @@ class TokenView(ModalScreen[None]):
             tokens.add(done)
             self._counts.update(origin for _, origin in origins(done))
         self._read += len(new)
+        follow = turn.state == "running" and self._scroll.scroll_y >= self._scroll.max_scroll_y - 1
         self._lines.show(tuple(tokens.lines), first)
+        if follow:
+            self._scroll.scroll_end(animate=False)
         self._legend.update(self._head(turn, tokens.look))
 
     def _head(self, turn: Turn, look: Look) -> Content:

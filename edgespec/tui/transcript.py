@@ -11,7 +11,9 @@ from textual.timer import Timer
 from textual.widgets import Static
 
 from edgespec.chat.screen import printable
+from edgespec.chat.thinking import ThoughtSplitter
 from edgespec.tui.body import Body
+from edgespec.tui.thoughts import Thoughts
 
 FRAME_SECONDS = 0.125
 """How often more of an answer is shown."""
@@ -37,37 +39,59 @@ class AnswerBlock(Vertical):
 
     def __init__(self) -> None:
         super().__init__()
+        self._thoughts = Thoughts()
         self._body = Body()
-        self._pending: list[str] = []
+        self._splitter = ThoughtSplitter(opened=False)
+        self._thought: list[str] = []
+        self._answer: list[str] = []
+        self._tokens = 0
         self._timer: Timer | None = None
 
     def compose(self) -> ComposeResult:
+        yield self._thoughts
         yield self._body
 
     @property
     def text(self) -> str:
-        """What has come so far, as Markdown."""
-        return self._body.source + printable("".join(self._pending))
+        """What is shown of the answer itself so far, as Markdown."""
+        return self._body.source
 
-    def append(self, text: str) -> None:
+    def append(self, text: str, tokens: int = 0) -> None:
         """Show more of the answer: at once, or with what else comes until the next frame."""
-        self._pending.append(text)
+        thought, answer = self._splitter.push(text)
+        self._thought.append(thought)
+        self._answer.append(answer)
+        if thought or self._splitter.thinking:
+            self._tokens += tokens
         if self._timer is None:
             self._show()
 
+    def open_thought(self) -> None:
+        """The answer begins inside a thought. Before anything is appended."""
+        self._splitter = ThoughtSplitter(opened=True)
+
     def _show(self) -> None:
         self._timer = None
-        if text := "".join(self._pending):
-            self._pending.clear()
-            self._body.append(text)
+        thought, answer = "".join(self._thought), "".join(self._answer)
+        self._thought.clear()
+        self._answer.clear()
+        if thought:
+            self._thoughts.append(thought, self._tokens)
+        if answer:
+            self._thoughts.end()
+            self._body.append(answer)
+        if thought or answer:
             self._timer = self.set_timer(FRAME_SECONDS, self._show)
 
     async def finish(self, footer: str) -> None:
         """End the answer, with `footer` under it."""
+        thought, answer = self._splitter.finish()
+        self._thought.append(thought)
+        self._answer.append(answer)
         if self._timer is not None:
             self._timer.stop()
-        self._body.append("".join(self._pending))
-        self._pending.clear()
+        self._show()
+        await self._thoughts.finish()
         await self._body.finish()
         await self.mount(Note(footer, "footer"))
 
@@ -94,12 +118,16 @@ class Transcript(VerticalScroll, can_focus=False):
         self._answer = AnswerBlock()
         await self._add(self._answer)
 
-    def append(self, text: str) -> None:
-        """Show more of the answer that was begun last."""
+    def append(self, text: str, tokens: int = 0) -> None:
+        """Show more of the answer that was begun last: so many tokens."""
         if self._released and self.scroll_y >= self.max_scroll_y - 1:
             # Being back at the end, by whatever key or wheel, follows again.
             self._follow()
-        self._answer.append(text)
+        self._answer.append(text, tokens)
+
+    def open_thought(self) -> None:
+        """The answer that was begun last begins inside a thought."""
+        self._answer.open_thought()
 
     def release_anchor(self) -> None:
         super().release_anchor()

@@ -49,6 +49,7 @@ class ScriptedChat:
     context_used = 0
     tokenizer_sha256 = "5" * 64
     costs: Costs | None = None
+    opens_thought = False
     words: Mapping[int, bytes] = MappingProxyType({})
 
     def __init__(self) -> None:

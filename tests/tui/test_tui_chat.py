@@ -8,6 +8,7 @@ from scripted import ScriptedChat, answered, app_for, ask, make_round, screen_te
 from edgespec.chat.events import PromptProgress
 from edgespec.errors import ContextFullError
 from edgespec.tui.prompt import Prompt
+from edgespec.tui.thoughts import Thoughts
 from edgespec.tui.transcript import AnswerBlock, Note, Transcript
 
 
@@ -268,3 +269,39 @@ async def test_the_screen_follows_only_a_reader_at_the_end(chat: ScriptedChat) -
         chat.finish()
         await answered(pilot, 1)
         assert transcript.scroll_y == kept
+
+
+@pytest.mark.parametrize("opened", [False, True])
+async def test_thoughts_are_folded_with_their_size(chat: ScriptedChat, opened: bool) -> None:
+    chat.opens_thought = opened
+    app = app_for(chat)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await ask(pilot, "hard?")
+        chat.say("Let me see." if opened else "<think>\nLet me see.")
+        await wait_for_text(pilot, "▸ thinking (3 tok)")
+        chat.say(" Yes.</thi")
+        chat.say("nk>\n\nIt is **easy**.")
+        chat.say(" Very.")
+        chat.finish()
+        await answered(pilot, 1)
+        text = screen_text(app)
+        assert "▸ thoughts (6 tok)" in text
+        assert "It is easy. Very." in text
+        assert "think>" not in text
+        assert "Let me see" not in text
+        await pilot.click(Thoughts)
+        await wait_for_text(pilot, "Let me see. Yes.")
+        app.query_one(Thoughts).focus()
+        await pilot.press("enter")
+        await wait_until(pilot, lambda: "Let me see" not in screen_text(app))
+
+
+async def test_no_thought_no_fold(chat: ScriptedChat) -> None:
+    app = app_for(chat)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await ask(pilot, "tags?")
+        chat.say("The tag <think> opens, </think> closes.")
+        chat.finish()
+        await answered(pilot, 1)
+        assert "The tag <think> opens, </think> closes." in screen_text(app)
+        assert "▸" not in screen_text(app)
