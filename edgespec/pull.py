@@ -139,7 +139,7 @@ class _Pulling:
                 return Source("hub", reference, origin.revision, origin.sha256)
             case Path():
                 kind = "folder" if origin.is_dir() else "gguf"
-                return Source(kind, str(origin), None, _digest(origin, self.progress))
+                return Source(kind, str(origin), None, digest(origin, self.progress))
 
     def _held(self, origin: HubReference, reference: str, name: str, layers: tuple[int, ...] | None) -> Bundle | None:
         """The bundle, if no network is needed to know that it is the one: of the very commit, or offline."""
@@ -206,7 +206,7 @@ def _as_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._").lower()
 
 
-def _digest(path: Path, progress: Progress) -> str:
+def digest(path: Path, progress: Progress) -> str:
     """The SHA-256 of a file, or of the digests and names of the files that a folder's conversion reads."""
     names = {*DESCRIPTIONS, "README.md", "model.safetensors.index.json"}
     files = [path]
@@ -214,7 +214,7 @@ def _digest(path: Path, progress: Progress) -> str:
         files = sorted(f for f in path.iterdir() if f.is_file() and (f.name in names or f.suffix == ".safetensors"))
     total, before, digests = max(sum(file.stat().st_size for file in files), 1), 0, list[str]()
     for file in files:
-        digests.append(_file_digest(file, lambda done, b=before: progress("Reading the model", (b + done) / total)))
+        digests.append(_filedigest(file, lambda done, b=before: progress("Reading the model", (b + done) / total)))
         before += file.stat().st_size
     if path.is_file():
         return digests[0]
@@ -222,7 +222,7 @@ def _digest(path: Path, progress: Progress) -> str:
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _file_digest(path: Path, advance: Callable[[int], None]) -> str:
+def _filedigest(path: Path, advance: Callable[[int], None]) -> str:
     try:
         with path.open("rb") as file:
             return sha256(file, advance)

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from edgespec.bundle import Bundle, HeadRecord, Manifest, Source, Store
-from edgespec.bundle.bundle import record_files
+from edgespec.bundle import Bundle, Source, Store
 from edgespec.bundle.catalog import WheelSource, load_catalog
 from edgespec.bundle.fetch import fetch_member
 from edgespec.bundle.files import Progress
@@ -18,8 +17,8 @@ from edgespec.bundle.hub_download import fetch_files
 from edgespec.chat.template import ChatTemplate
 from edgespec.chat.tokenizer import Tokenizer
 from edgespec.errors import ModelError
-from edgespec.graph.eagle_checkpoint import convert_head
-from edgespec.graph.formats import FORMATS, WeightsName
+from edgespec.graph.formats import WeightsName
+from edgespec.heads import keep_head
 from edgespec.pull import fetched_into, find
 from export.conversations import chat_ids
 from export.draft_data import write_waves
@@ -91,28 +90,15 @@ def _commit(name: str, target: Bundle, weights: Path, training: Training, store:
     """The head that was saved in `weights` as a bundle."""
     with (weights / "model.safetensors").open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
+
+    def describe(files: Path) -> Sequence[str]:
+        (files / _CARD).write_text(card(name, target, training), encoding="utf-8")
+        draw_curve(training.points, files / _CURVE)
+        return _CARD, _CURVE
+
+    source = Source("training", target.name, None, digest)
     with store.staging(progress) as staging:
-        config = convert_head(weights, staging.files, target_vocab_size=target.vocab_size, weights=WEIGHTS)
-        (staging.files / _CARD).write_text(card(name, target, training), encoding="utf-8")
-        draw_curve(training.points, staging.files / _CURVE)
-        record = HeadRecord(target.name, target.tokenizer_sha256, config.tapped_size, config.window)
-        return staging.commit(
-            Manifest(
-                name=name,
-                source=Source("training", target.name, None, digest),
-                license=target.manifest.license,
-                architecture="eagle3",
-                files=record_files(staging.files, ("model.onnx", "model.onnx.data", _CARD, _CURVE)),
-                graph="model.onnx",
-                context_length=min(config.context_length, target.context_length),
-                vocab_size=target.vocab_size,
-                eos_ids=(),
-                layers=(),
-                recipe=FORMATS[WEIGHTS].recipe,
-                quality=None,
-                head=record,
-            )
-        )
+        return keep_head(staging, weights, target, name, source, target.manifest.license, WEIGHTS, describe)
 
 
 def card(name: str, target: Bundle, training: Training) -> str:

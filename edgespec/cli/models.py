@@ -13,7 +13,7 @@ import click
 from edgespec.bundle import Bundle, Manifest, default_store
 from edgespec.bundle.catalog import load_catalog
 from edgespec.cli.output import clean, note, print_table, progress
-from edgespec.errors import ChecksumError, EdgespecError
+from edgespec.errors import ChecksumError, EdgespecError, UsageError
 from edgespec.profile import Profiles, Tuned, tuned_key
 
 if TYPE_CHECKING:
@@ -34,8 +34,11 @@ _json_flag = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     help="How to store them: mixed is int4 where it harms least, kept a GGUF file's own 4 bits, auto the fastest that "
     "loses no more than it may.",
 )
+@click.option("--head-of", metavar="MODEL", help="It is an EAGLE-3 head, which is to draft for this model.")
 @click.option("--offline", is_flag=True, help="Do not fetch anything.")
-def pull_command(reference: str, name: str | None, keep_layers: str | None, weights: str, offline: bool) -> None:
+def pull_command(
+    reference: str, name: str | None, keep_layers: str | None, weights: str, head_of: str | None, offline: bool
+) -> None:
     """Fetch a model of the catalog or of the Hub (OWNER/NAME[@REVISION][:FILE.gguf]), or convert a GGUF file or a
     checkpoint's folder.
 
@@ -44,6 +47,9 @@ def pull_command(reference: str, name: str | None, keep_layers: str | None, weig
     from edgespec.making import Tools
     from edgespec.pull import parse_layers, pull
 
+    if head_of is not None:
+        _pull_head(reference, head_of, name, keep_layers, weights)
+        return
     layers = None if keep_layers is None else parse_layers(keep_layers)
     tools = Tools(None if weights == "auto" else cast("WeightsName", weights))
     with progress() as show:
@@ -51,6 +57,18 @@ def pull_command(reference: str, name: str | None, keep_layers: str | None, weig
             reference, default_store(), name=name, keep_layers=layers, offline=offline, tools=tools, progress=show
         )
     click.echo(bundle.name)
+
+
+def _pull_head(reference: str, target: str, name: str | None, keep_layers: str | None, weights: str) -> None:
+    from edgespec.heads import pull_head
+
+    if keep_layers is not None or weights not in ("auto", "int8", "int4"):
+        raise UsageError("a head has one layer, in int8 or int4: leave out --keep-layers, and other --weights.")
+    chosen = cast("WeightsName", "int8" if weights == "auto" else weights)
+    with progress() as show:
+        bundle = pull_head(reference, target, default_store(), name=name, weights=chosen, progress=show)
+    click.echo(bundle.name)
+    note(f"`edgespec run {target} --draft {bundle.name}` uses it")
 
 
 @click.command("list")
@@ -180,7 +198,7 @@ def facts(bundle: Bundle) -> list[tuple[str, str]]:
         ("path", str(bundle.directory)),
         ("size", f"{manifest.size / 1e6:.0f} MB"),
         ("architecture", manifest.architecture),
-        ("layers", str(len(manifest.layers))),
+        ("layers", str(len(manifest.layers))) if manifest.head is None else ("drafts for", manifest.head.target),
         ("context", f"{manifest.context_length} tokens"),
         ("vocabulary", f"{manifest.vocab_size} tokens"),
         ("weights", manifest.recipe),

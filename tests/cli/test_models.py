@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from heads import weights, write_head
 
 from edgespec.bundle import Checks
 from edgespec.bundle.manifest import read_manifest
@@ -148,3 +149,18 @@ def test_verify(run: Run, home: Path) -> None:
 def test_verify_of_an_unusable_manifest(run: Run, home: Path) -> None:
     (home / "models" / "tiny" / "edgespec.json").unlink()
     assert run("verify", "tiny").returncode == 3
+
+
+def test_a_head_is_pulled_shown_and_not_run(run: Run, home: Path, tmp_path: Path) -> None:
+    folder = write_head(tmp_path / "my-head", weights())
+    pulled = run("pull", str(folder), "--head-of", "tiny")
+    assert (pulled.returncode, pulled.stdout) == (0, "my-head\n")
+    assert "`edgespec run tiny --draft my-head` uses it" in pulled.stderr
+    assert "drafts for    tiny\n" in run("show", "my-head").stdout
+    assert "my-head" in run("list").stdout
+    refused = run("run", "my-head", "hello")
+    assert refused.returncode == 3
+    assert "edgespec run tiny --draft my-head" in refused.stderr
+    wrong = run("pull", str(folder), "--head-of", "tiny", "--weights", "mixed")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert run("rm", "my-head", "--yes").returncode == 0
