@@ -34,7 +34,7 @@ class Config:
         return {flag: value for name, value in self.values.items() if (flag := OPTIONS[name].flag) is not None}
 
     def keys(self) -> dict[str, str]:
-        """Keys by the actions of the chat that they were chosen for."""
+        """Keys by the actions of the chat that they were chosen for: the ids of its bindings."""
         return {n.removeprefix("keys."): str(v) for n, v in self.values.items() if n.startswith("keys.")}
 
 

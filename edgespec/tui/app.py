@@ -18,18 +18,21 @@ from textual.widgets import Footer
 
 from edgespec import commands
 from edgespec.config import Value
+from edgespec.config.keymap import DEFAULT_KEYS
 from edgespec.conversations.figures import to_answer
 from edgespec.conversations.recorder import Recorder
 from edgespec.decoding.stats import Stats
-from edgespec.errors import EdgespecError, UsageError
+from edgespec.errors import ContextFullError, EdgespecError, UsageError
 from edgespec.tui import figures, workers
 from edgespec.tui.branches import Branches
 from edgespec.tui.completion import Completion
+from edgespec.tui.context import ContextScreen, offer_room
 from edgespec.tui.engine import Engine, Load
 from edgespec.tui.heading import Heading
+from edgespec.tui.help import HelpScreen, help_for
 from edgespec.tui.messages import Loaded, LoadFailed, LoadProgress, PromptRead, RoundDone, TurnDone, TurnFailed
 from edgespec.tui.prompt import Prompt
-from edgespec.tui.setup import Setup
+from edgespec.tui.setup import Setup, keymap
 from edgespec.tui.sidebar import Sidebar
 from edgespec.tui.slash import SlashCommands
 from edgespec.tui.statistics import Statistics
@@ -62,6 +65,7 @@ class EdgespecApp(App[None]):
         Binding("alt+right", "walk(1)", "The branch after", show=False, id="branch-after"),
         Binding("ctrl+q", "quit", "Quit", priority=True, id="quit"),
         Binding("ctrl+c", "interrupt", show=False, priority=True),
+        Binding("f1", "help", "Help", priority=True, id="help"),
         Binding("f2", "command('model')", "Models", id="models"),
         Binding("f3", "tokens", "Tokens", id="tokens"),
         Binding("f4", "statistics", "Statistics", show=False, id="statistics"),
@@ -93,7 +97,7 @@ class EdgespecApp(App[None]):
                 yield Transcript()
                 yield Status()
                 yield Completion(self.slash.arguments)
-                yield Prompt()
+                yield Prompt({**DEFAULT_KEYS, **keymap(self.setup.values)})
             yield Sidebar()
         yield Footer()
 
@@ -106,6 +110,7 @@ class EdgespecApp(App[None]):
         self._completion = self.query_one(Completion)
         if (theme := self.setup.values.get("screen.theme")) is not None:
             self.theme = str(theme)
+        self.set_keymap(keymap(self.setup.values))
         self.theme_changed_signal.subscribe(self, lambda theme: self.setup.keep("screen.theme", theme.name) and None)
         self._ticker = self.set_interval(REFRESH_SECONDS, self._show_figures, pause=True)
         self._prompt.focus()
@@ -252,12 +257,16 @@ class EdgespecApp(App[None]):
         if not self._turn.stats.rounds:
             self._give_back()
         await self._transcript.note(str(message.error), "error")
+        if isinstance(message.error, ContextFullError):
+            offer_room(self, self._turn.text, message.error)
 
     async def _end_turn(self, footer: str) -> None:
         self._turn.state = "ended"
         self._ticker.pause()
         self._status.doing("")
         await self._transcript.end_answer(footer)
+        if not self.screen_stack:  # the app is closing
+            return
         self._show_figures()
         self.refresh_bindings()
         if self._after_turn is not None:
@@ -287,6 +296,14 @@ class EdgespecApp(App[None]):
 
     async def action_command(self, name: str) -> None:
         await self.slash.run(name)
+
+    def action_help(self) -> None:
+        if not isinstance(self.screen, HelpScreen):
+            self.push_screen(help_for(self.screen))
+
+    def action_context(self) -> None:
+        if self.chat is not None:
+            self.push_screen(ContextScreen(self.chat))
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         for command in commands.COMMANDS.values():

@@ -56,6 +56,12 @@ class Picker(Dialog[str]):
     }
     """
 
+    HELP = (
+        "What is here, and what the catalog has (+). Size is that of the files, memory what it takes while it runs, "
+        "speed-up what the draft promises where the pair was measured on this machine and 60 % of the tested proposals "
+        "are accepted. Enter chooses; what is not here is fetched first, Esc stops that, and it goes on later."
+    )
+
     class Found(Message):
         """The choices are known."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from textual import events
@@ -10,14 +11,15 @@ from textual.message import Message
 from textual.widgets import TextArea
 
 from edgespec.chat.screen import printable
+from edgespec.config.keymap import DEFAULT_KEYS
 
 
 class Prompt(TextArea):
     """A text area that grows with its text; Enter sends it."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "submit", "Send", key_display="⏎"),
-        Binding("shift+enter,ctrl+j", "new_line", "New line", key_display="^j"),
+        Binding("enter", "submit", "Send", key_display="⏎", id="send"),
+        Binding("shift+enter,ctrl+j", "new_line", "New line", key_display="^j", id="new-line"),
         Binding("pageup", "app.scroll_transcript(-1)", show=False),
         Binding("pagedown", "app.scroll_transcript(1)", show=False),
     ]
@@ -29,18 +31,25 @@ class Prompt(TextArea):
             super().__init__()
             self.text = text
 
-    def __init__(self) -> None:
+    HELP = (
+        "Write a message here. Text that is pasted stays as it is. A line that begins with a slash is a command, "
+        "completed with Tab. What is sent waits here again if it could not be sent."
+    )
+
+    def __init__(self, keys: Mapping[str, str] = DEFAULT_KEYS) -> None:
+        """keys: for the actions send and new-line, as the config has them."""
         super().__init__(
             placeholder="Write a message", soft_wrap=True, tab_behavior="focus", highlight_cursor_line=False
         )
+        self._send, self._new_line = keys["send"].split(","), keys["new-line"].split(",")
 
     def on_key(self, event: events.Key) -> None:
         """Run the bindings above in the order of the keys: Textual would only after the key has bubbled up to the app,
         when what was typed behind it is already there."""
-        if event.key in ("enter", "shift+enter", "ctrl+j"):
+        if event.key in (*self._send, *self._new_line):
             event.stop()
             event.prevent_default()
-            if event.key == "enter":
+            if event.key in self._send:
                 self.action_submit()
             else:
                 self.action_new_line()

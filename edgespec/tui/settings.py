@@ -71,6 +71,11 @@ class SettingsScreen(Dialog[Chosen]):
         Binding("ctrl+k", "use(True)", "Use and keep", priority=True),
     ]
 
+    HELP = (
+        "Sampling holds from the next answer on, the system message for all of the conversation from then on. An empty "
+        "field is as usual. Ctrl+S is for this chat, Ctrl+K for every chat: it goes into the config."
+    )
+
     def __init__(self, values: Mapping[str, Value], *, focus: str) -> None:
         super().__init__()
         self._values = dict(values)

@@ -47,6 +47,11 @@ def choose_here(kind: Kind, model: str) -> Choosing:
     return Choosing(find, fetch)
 
 
+def keymap(values: Mapping[str, Value]) -> dict[str, str]:
+    """Keys by the ids of the bindings that they were chosen for, as Textual takes them."""
+    return {name.removeprefix("keys."): str(keys) for name, keys in values.items() if name.startswith("keys.")}
+
+
 @dataclass(slots=True)
 class Setup:
     """values: by the options' names. path: the file that `keep` writes, None where nothing is kept. opener: from values
