@@ -21,6 +21,8 @@ DEFAULT_KEYS: Mapping[str, str] = MappingProxyType(
         "quit": "ctrl+q",
         "help": "f1",
         "models": "f2",
+        "tokens": "f3",
+        "statistics": "f4",
         "settings": "f5",
         "palette": "ctrl+p",
     }

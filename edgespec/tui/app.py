@@ -298,7 +298,9 @@ class EdgespecApp(App[None]):
         await self.slash.run(name)
 
     def action_help(self) -> None:
-        if not isinstance(self.screen, HelpScreen):
+        if isinstance(self.screen, HelpScreen):
+            self.screen.dismiss(None)
+        else:
             self.push_screen(help_for(self.screen))
 
     def action_context(self) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any
 
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.dom import DOMNode
@@ -44,8 +43,6 @@ class HelpScreen(Dialog[None]):
         margin: 0 0 1 0;
     }
     """
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("f1", "close", show=False, priority=True)]
-
     def __init__(self, about: str, keys: Iterable[tuple[str, str]]) -> None:
         super().__init__()
         self._about, self._keys = about, tuple(keys)
@@ -73,7 +70,7 @@ def help_for(screen: Screen[Any]) -> HelpScreen:
     keys: dict[str, list[str]] = {}
     for active in screen.active_bindings.values():
         binding = active.binding
-        if active.enabled and binding.description and not binding.system:
+        if active.enabled and binding.description and (binding.show or binding.id):  # not every way to move a cursor
             keys.setdefault(binding.description, []).append(screen.app.get_key_display(binding))
     return HelpScreen(about, ((" ".join(dict.fromkeys(shown)), what) for what, shown in keys.items()))
 
