@@ -14,6 +14,7 @@ DEFAULT_KEYS: Mapping[str, str] = MappingProxyType(
         "new-line": "shift+enter,ctrl+j",
         "stop": "escape",
         "new-chat": "ctrl+n",
+        "conversations": "ctrl+o",
         "regenerate": "ctrl+r",
         "edit": "alt+up",
         "branch-before": "alt+left",

@@ -7,6 +7,7 @@ import os
 import re
 import time
 from datetime import UTC, datetime
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,24 +50,33 @@ def to_json(conversation: Conversation) -> dict[str, Any]:
     }
 
 
+def save(conversation: Conversation, path: Path | None = None) -> Path:
+    """Write a new file, JSON if its name ends so, else Markdown; without a path, one named after the title in the
+    folder that the program was started in. Returns where. Raises: UsageError.
+    """
+    if not conversation.entries:
+        raise UsageError("Nothing has been said yet.")
+    if path is None:
+        name = Path(file_name(conversation))
+        numbered = (name.with_stem(f"{name.stem}-{n}") for n in count(2))
+        path = next(p for p in (name, *islice(numbered, 1000)) if not os.path.lexists(p)).absolute()
+    path = path.expanduser()
+    as_json = path.suffix.lower() == ".json"
+    write_new(path, json.dumps(to_json(conversation), indent=2) + "\n" if as_json else to_markdown(conversation))
+    return path
+
+
 def write_new(path: Path, text: str) -> None:
-    """Write a file that only the user can read. Raises: UsageError if there is one already, or it cannot be written."""
+    """Write a file that only the user can read. Raises: UsageError if there is one, or it cannot be written."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
     except FileExistsError as error:
         raise UsageError(f"{path} is there already; choose another name, or delete it.") from error
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written ({error.strerror}); choose another place.") from error
-
-
-def save(conversation: Conversation, path: Path | None = None) -> Path:
-    """Write a conversation into a new file, as JSON if it is named so, and return its path. Raises: as `write_new`."""
-    path = Path(file_name(conversation)) if path is None else path.expanduser()
-    as_json = path.suffix.lower() == ".json"
-    write_new(path, json.dumps(to_json(conversation), indent=2) + "\n" if as_json else to_markdown(conversation))
-    return path
+    except (OSError, ValueError) as error:
+        cause = getattr(error, "strerror", None) or error
+        raise UsageError(f"{path} cannot be written ({cause}); choose another place.") from error
 
 
 def file_name(conversation: Conversation) -> str:

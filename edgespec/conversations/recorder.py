@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Event as Flag
 from typing import Protocol
+from weakref import ref
 
 from edgespec.chat.conversation import Message
 from edgespec.chat.events import Answer, Event, TextDelta
@@ -45,8 +46,9 @@ class Recorder:
         self.directory = directory
         self.conversation = Conversation()
         self._writer = None if directory is None else Writer(directory, notice)
-        self._told: Speaker | None = None  # who knows what was said up to the leaf
+        self._told: Callable[[], Speaker | None] = _nobody  # who knows what was said up to the leaf
         self._resumed = False
+        self._trash: list[str] = []
         self._idle = Flag()
         self._idle.set()
 
@@ -72,7 +74,7 @@ class Recorder:
         """What `speaker.send(text)` yields, kept as it comes. What ends with an error before anything was said is
         taken back. The speaker is told first what was said on this branch, if it does not know."""
         self._idle.clear()
-        if self._told is not speaker:
+        if self._told() is not speaker:
             self._tell(speaker)
         leaf = self.conversation.leaf
         if leaf is None:
@@ -121,7 +123,7 @@ class Recorder:
             return None
         asked = path[-2]
         self.conversation.leaf = asked.parent
-        self._told = None
+        self._told = _nobody
         return asked.text
 
     def walk(self, step: int) -> bool:
@@ -132,21 +134,33 @@ class Recorder:
         if not 0 <= at < len(ends) or ends[at] == talk.leaf:
             return False
         talk.leaf = ends[at]
-        self._told = None
+        self._told = _nobody
         self._keep([])
         return True
 
-    def rename(self, title: str) -> None:
-        self.conversation.title = title
+    def rename(self, id_: str, title: str) -> None:
+        """Give a conversation another title."""
+        if id_ == self.conversation.id:
+            self.conversation.title = title
+        self._put(lambda store: store.rename(id_, title))
+
+    def trash(self, id_: str) -> None:
+        """Delete a conversation other than this one: it can be brought back until `close`."""
+        self._trash.append(id_)
+        self._put(lambda store: store.trash(id_))
+
+    def bring_back(self, id_: str) -> None:
+        self._trash.remove(id_)
+        self._put(lambda store: store.restore(id_))
 
     def open(self, conversation: Conversation) -> None:
         """Go on with an earlier conversation, under the system message that it had."""
         self.conversation = conversation
-        self._told, self._resumed = None, True
+        self._told, self._resumed = _nobody, True
 
     def new(self) -> None:
         self.conversation = Conversation()
-        self._told, self._resumed = None, False
+        self._told, self._resumed = _nobody, False
 
     def flush(self) -> None:
         """Wait until what was said is in the file, or could not be put there."""
@@ -154,8 +168,10 @@ class Recorder:
             self._writer.flush()
 
     def close(self) -> None:
-        """Keep what is left; waits a little for an answer that is being stopped."""
+        """Keep what is left and empty the trash; waits a little for an answer that is being stopped."""
         self._idle.wait(5.0)
+        if self._trash:
+            self._put(lambda store: store.delete(self._trash))
         if self._writer is not None:
             self._writer.close()
 
@@ -168,7 +184,7 @@ class Recorder:
             known = entry.role == "assistant" and not entry.cut and entry.tokenizer == speaker.tokenizer_sha256
             messages.append(Message(entry.role, entry.text, entry.ids if known else None))
         speaker.messages = messages
-        self._told, self._resumed = speaker, False
+        self._told, self._resumed = ref(speaker), False  # weak: a model that is closed gives its memory back
 
     def _finish(self, entry: Entry, speaker: Speaker, last: Answer | None) -> None:
         if last is None and not entry.ids:
@@ -200,3 +216,7 @@ class Recorder:
 
 def _system(speaker: Speaker) -> str | None:
     return next((message.content for message in speaker.messages if message.role == "system"), None)
+
+
+def _nobody() -> None:
+    """Stands for a reference to a speaker who is gone."""

@@ -115,6 +115,8 @@ class ConversationStore:
 
     def delete(self, ids: Sequence[str]) -> None:
         """Delete for good, in such a way that the file does not hold the text any more."""
+        if not ids:
+            return
         these = [(id_,) for id_ in ids]
         with self._lock:
             with transaction(self._connection):

@@ -6,11 +6,14 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from threading import Condition, Thread
-from time import monotonic
+from time import monotonic, time
 
 from edgespec.conversations.database import reason
 from edgespec.conversations.store import ConversationStore
 from edgespec.errors import EdgespecError
+
+_TRASH_SECONDS = 86400.0
+"""What a program that was killed left in the trash is deleted after that time: another may still bring its own back."""
 
 Job = Callable[[ConversationStore], object]
 
@@ -74,6 +77,7 @@ class Writer:
         try:
             if self._store is None:
                 self._store = ConversationStore(self._directory, self._notice)
+                self._store.delete(self._store.trashed(before=time() - _TRASH_SECONDS))
             job(self._store)
         except EdgespecError as error:
             self._failed(str(error))

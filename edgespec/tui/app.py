@@ -59,6 +59,7 @@ class EdgespecApp(App[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "stop", "Stop", id="stop"),
         Binding("ctrl+n", "new_chat", "New chat", id="new-chat"),
+        Binding("ctrl+o", "conversations", "Chats", id="conversations"),
         Binding("ctrl+r", "regenerate", "Answer again", show=False, id="regenerate"),
         Binding("alt+up", "edit_question", "Edit the last question", show=False, id="edit"),
         Binding("alt+left", "walk(-1)", "The branch before", show=False, id="branch-before"),
@@ -122,7 +123,7 @@ class EdgespecApp(App[None]):
 
     def _show_figures(self) -> None:
         self._sidebar.show(self.chat, self._turn, self._session, self._baseline)
-        self._heading.show(self.recorder)
+        self.show_heading()
         if self.chat is not None:
             self._status.summarize(figures.summary(self.chat, self._turn))
 
@@ -211,7 +212,7 @@ class EdgespecApp(App[None]):
         """Send `text` as soon as there is a model. Only while `idle`."""
         self._turn = Turn(text, state="waiting")
         self.recorder.begin(text)
-        self._heading.show(self.recorder)
+        self.show_heading()
         await self._transcript.note(text, "user")
         if self.chat is not None:
             await self._begin_answer(self.chat)
@@ -278,7 +279,7 @@ class EdgespecApp(App[None]):
             self.recorder.take_back()
         self._turn.state = "ended"
         self._transcript.mark_unsent()
-        self._heading.show(self.recorder)
+        self.show_heading()
         if not self._prompt.text:
             self._prompt.give_back(self._turn.text)
         self.refresh_bindings()
@@ -337,9 +338,9 @@ class EdgespecApp(App[None]):
             self.chat.stop()
 
     async def action_new_chat(self) -> None:
-        await self._when_idle(self._clear)
+        await self.when_idle(self._clear)
 
-    async def _when_idle(self, act: Callable[[], Awaitable[None]]) -> None:
+    async def when_idle(self, act: Callable[[], Awaitable[None]]) -> None:
         """Stop what is going on, then act."""
         if self._turn.state == "running":
             self._after_turn = act
@@ -372,6 +373,15 @@ class EdgespecApp(App[None]):
 
     def action_statistics(self) -> None:
         self.push_screen(Statistics(self._turns, self.chat))
+
+    def show_heading(self) -> None:
+        self._heading.show(self.recorder)
+
+    def action_conversations(self) -> None:
+        self._branches.choose()
+
+    def action_save(self, path: str) -> None:
+        self._branches.save(path)
 
     async def action_regenerate(self) -> None:
         await self._branches.ask_again()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgespec.chat.thinking import was_opened
 from edgespec.conversations.conversation import Conversation, Entry
+from edgespec.conversations.export import save
 from edgespec.conversations.figures import to_answer
+from edgespec.errors import UsageError
 from edgespec.tui import figures
+from edgespec.tui.conversations import Conversations
 from edgespec.tui.prompt import Prompt
 from edgespec.tui.status import Status
 from edgespec.tui.transcript import Transcript
@@ -73,9 +78,31 @@ class Branches:
         same = sum(a is b for a, b in zip(before, after, strict=False))
         await self._retell(after, same // 2)
 
+    def choose(self) -> None:
+        """Show the conversations that are kept, and go on with the one that is chosen."""
+        recorder = self._app.recorder
+        if recorder.directory is None:
+            self._hint("No conversations are kept here: that has been switched off (history).")
+            return
+
+        async def chosen(conversation: Conversation | None) -> None:
+            if conversation is not None and conversation.id != recorder.conversation.id:
+                await self._app.when_idle(partial(self.open, conversation))
+            self._app.show_heading()
+
+        self._app.push_screen(Conversations(recorder), chosen)
+
+    def save(self, path: str) -> None:
+        """Write the conversation to a file."""
+        try:
+            found = save(self._app.recorder.conversation, Path(path) if path else None)
+        except UsageError as error:
+            self._app.notify(str(error), severity="error", markup=False)
+        else:
+            self._hint(f"Wrote {found}")
+
     async def open(self, conversation: Conversation) -> None:
         """Show an earlier conversation; what is sent next continues it."""
-        self.leave_edit()
         self._app.recorder.open(conversation)
         await self._retell(conversation.path(), 0)
 
@@ -117,4 +144,4 @@ class Branches:
         answer = to_answer(entry)
         footer = "(broken off)" if answer is None else figures.footer(answer)
         here = None if self._app.chat is None else self._app.chat.model
-        return footer if entry.model in (None, here) else f"{footer} · {entry.model}"
+        return footer if entry.model in (None, here) else f"{entry.model} · {footer}"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _ACTIONS = {
     "stats": "statistics",
     "context": "context",
+    "history": "conversations",
     "clear": "new_chat",
     "regen": "regenerate",
     "edit": "edit_question",

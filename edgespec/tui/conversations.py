@@ -1,0 +1,217 @@
+"""The conversations that are kept: to search, resume, rename, delete and export."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from threading import Lock
+from typing import ClassVar, TypeVar
+
+from textual import on, work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.content import Content
+from textual.widgets import Input, OptionList, Static
+from textual.widgets.option_list import Option
+
+from edgespec.chat.screen import printable
+from edgespec.conversations.conversation import Conversation
+from edgespec.conversations.database import reason
+from edgespec.conversations.export import save, when
+from edgespec.conversations.recorder import Recorder
+from edgespec.conversations.store import ConversationStore, Found
+from edgespec.errors import EdgespecError
+from edgespec.tui.dialog import Dialog
+
+T = TypeVar("T")
+
+_KEYS = "⏎ resumes · F2 renames · Del deletes · ^Z brings back · ^S exports · Esc closes"
+
+
+class Conversations(Dialog[Conversation]):
+    """Lists what has every word that is typed; its result is the conversation to resume."""
+
+    DEFAULT_CSS = """
+    Conversations OptionList {
+        height: 24;
+        max-height: 75%;
+        padding: 0;
+        border: none;
+        background: $surface;
+    }
+    Conversations Input {
+        margin: 0 0 1 0;
+    }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up", "move('cursor_up')", show=False, priority=True),
+        Binding("down", "move('cursor_down')", show=False, priority=True),
+        Binding("pageup", "move('page_up')", show=False, priority=True),
+        Binding("pagedown", "move('page_down')", show=False, priority=True),
+        Binding("f2", "rename", "Rename"),
+        Binding("delete,ctrl+d", "delete", "Delete", priority=True),
+        Binding("ctrl+z", "undo", "Undo"),
+        Binding("ctrl+s", "export", "Export"),
+    ]
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self._recorder = recorder
+        self._store: ConversationStore | None = None
+        self._opening = Lock()
+        self._found: list[Found] = []
+        self._deleted: list[Found] = []
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="box") as box:
+            box.border_title = "Conversations"
+            yield Input(placeholder="Search in all that was said", compact=True)
+            options = OptionList(markup=False)
+            options.can_focus = False  # what is typed goes to the search
+            yield options
+            yield Static("", classes="hint", id="count")
+            yield Static(
+                "⏎ resumes · F2 renames · Del deletes · ^Z brings back · ^S exports · Esc closes", classes="hint"
+            )
+
+    def on_mount(self) -> None:
+        self.query_one(Input).focus()
+        self._search("")
+
+    async def on_unmount(self) -> None:
+        if self._store is not None:
+            self._store.close()
+
+    @on(Input.Changed)
+    def _typed(self, event: Input.Changed) -> None:
+        self._search(event.value)
+
+    @work(exclusive=True, group="search")
+    async def _search(self, query: str, stay: str | None = None) -> None:
+        """Show what is found; with `stay`, an id, highlighted if it is there."""
+        found = await self._ask(lambda store: store.search(query))
+        if found is None:
+            return
+        self._found = found
+        options = self.query_one(OptionList)
+        options.clear_options()
+        options.add_options(Option(_row(one, self._recorder.conversation.id), id=one.id) for one in found)
+        ids = [one.id for one in found]
+        options.highlighted = ids.index(stay) if stay in ids else 0 if found else None
+        count = f"{len(found)} conversation{'s' * (len(found) != 1)}"
+        self.query_one("#count", Static).update(
+            Content(count if found else "nothing was found" if query else "none yet")
+        )
+
+    async def _ask(self, job: Callable[[ConversationStore], T]) -> T | None:
+        """What `job` returns, out of a thread; None, which is explained, if it fails."""
+        directory = self._recorder.directory
+        if directory is None:
+            return None
+
+        def run() -> T:
+            self._recorder.flush()
+            with self._opening:
+                self._store = self._store or ConversationStore(directory)
+            return job(self._store)
+
+        try:
+            return await asyncio.to_thread(run)
+        except (sqlite3.Error, OSError) as error:
+            self._say(f"The conversations cannot be had: {reason(error, directory)}.")
+        except EdgespecError as error:
+            self._say(str(error))
+        return None
+
+    def _say(self, text: str, *, title: str = "") -> None:
+        self.notify(printable(text), markup=False, title=title)
+
+    def _highlighted(self) -> Found | None:
+        at = self.query_one(OptionList).highlighted
+        return None if at is None or at >= len(self._found) else self._found[at]
+
+    def action_move(self, action: str) -> None:
+        getattr(self.query_one(OptionList), f"action_{action}")()
+
+    @on(Input.Submitted)
+    @on(OptionList.OptionSelected)
+    async def _chosen(self) -> None:
+        if (one := self._highlighted()) is not None:
+            conversation = await self._ask(lambda store: store.load(one.id))
+            if conversation is not None:
+                self.dismiss(conversation)
+
+    def action_rename(self) -> None:
+        if (one := self._highlighted()) is None:
+            return
+
+        def renamed(title: str | None) -> None:
+            if title:
+                self._recorder.rename(one.id, title)
+                self._again(one.id)
+
+        self.app.push_screen(Title(one.title), renamed)
+
+    def action_delete(self) -> None:
+        one = self._highlighted()
+        if one is None:
+            return
+        if one.id == self._recorder.conversation.id:
+            self._say("This conversation is open. Begin a new one with Ctrl+N, or open another, before you delete it.")
+            return
+        self._recorder.trash(one.id)
+        self._deleted.append(one)
+        self._say(f"Deleted “{one.title}”. Ctrl+Z brings it back.")
+        at = self._found.index(one)
+        beside = [*self._found[at + 1 : at + 2], *self._found[at - 1 : at]]
+        self._again(beside[0].id if beside else None)
+
+    def action_undo(self) -> None:
+        if self._deleted:
+            one = self._deleted.pop()
+            self._recorder.bring_back(one.id)
+            self._again(one.id)
+        else:
+            self._say("Nothing has been deleted here.")
+
+    def _again(self, stay: str | None) -> None:
+        self._search(self.query_one(Input).value, stay)
+
+    async def action_export(self) -> None:
+        if (one := self._highlighted()) is not None:
+            path = await self._ask(lambda store: save(store.load(one.id)))
+            if path is not None:
+                self._say(f"Wrote {path}")
+
+
+class Title(Dialog[str]):
+    """Asks for another title."""
+
+    def __init__(self, title: str) -> None:
+        super().__init__()
+        self._title = title
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="box") as box:
+            box.border_title = "Rename"
+            yield Input(printable(self._title), max_length=200, compact=True)
+            yield Static("⏎ keeps it · Esc leaves it as it was", classes="hint")
+
+    def on_mount(self) -> None:
+        self.query_one(Input).focus()
+
+    @on(Input.Submitted)
+    def _entered(self, event: Input.Submitted) -> None:
+        self.dismiss(" ".join(event.value.split()))
+
+
+def _row(one: Found, current: str) -> Content:
+    said = one.excerpt or f"{one.messages} messages"
+    return Content.assemble(
+        ("* " if one.id == current else "  ", "$primary"),
+        (printable(one.title), "bold"),
+        "\n  ",
+        (f"{when(one.updated)} · {printable(one.model or 'not answered')} · {said}", "$foreground 60%"),
+    )
