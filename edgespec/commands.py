@@ -41,7 +41,7 @@ _ALL = (
     Command("stats", "", "Show statistics", "What speculation did in this chat."),
     Command("context", "", "Show the context", "How full the context is, and what can be done about it."),
     Command("save", "[FILE]", "Save the conversation to a file", "Write the conversation as Markdown, or JSON."),
-    Command("history", "", "Open a conversation", "Search what was said; resume, rename, delete or export it."),
+    Command("history", "[WORDS]", "Open a conversation", "Search what was said, and go on with it."),
     Command("clear", "", "New chat", "Begin a new conversation."),
     Command("regen", "", "Answer again", "Have the last question answered again."),
     Command("edit", "", "Edit the last question", "Change the last question and send it again."),

@@ -36,7 +36,7 @@ def history_command() -> None:
 @_json_flag
 def list_command(limit: int | None, as_json: bool) -> None:
     """List conversations, the latest first."""
-    with _opened() as store:
+    with opened() as store:
         _print_found(store.list()[:limit] if store else [], as_json=as_json)
     if store is None:
         note(f"nothing has been kept yet in {conversations_directory()}")
@@ -47,7 +47,7 @@ def list_command(limit: int | None, as_json: bool) -> None:
 @_json_flag
 def search_command(words: tuple[str, ...], as_json: bool) -> int:
     """List the conversations that have a message, or a title, with all of WORDS; exit code 1 if there is none."""
-    with _opened() as store:
+    with opened() as store:
         found = store.search(" ".join(words)) if store else []
     _print_found(found, as_json=as_json)
     if not found:
@@ -60,7 +60,7 @@ def search_command(words: tuple[str, ...], as_json: bool) -> int:
 @_json_flag
 def show_command(id_: str | None, as_json: bool) -> None:
     """Print a conversation; without an ID, the latest."""
-    with _opened() as store:
+    with opened() as store:
         if id_ is None:
             found = store.list()[:1] if store else []
             if not found:
@@ -79,7 +79,7 @@ def show_command(id_: str | None, as_json: bool) -> None:
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to a new file rather than to stdout.")
 def export_command(ids: tuple[str, ...], everything: bool, kind: Format, output: Path | None) -> None:
     """Write conversations as Markdown, or as JSON with all branches, tokens and figures."""
-    with _opened() as store:
+    with opened() as store:
         conversations = _load(store, _chosen(store, ids, everything=everything))
     if kind == "json":
         text = json.dumps([to_json(conversation) for conversation in conversations], indent=2) + "\n"
@@ -98,7 +98,7 @@ def export_command(ids: tuple[str, ...], everything: bool, kind: Format, output:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def rm_command(ids: tuple[str, ...], everything: bool, yes: bool) -> None:
     """Delete conversations for good. Asks first when a person is at the terminal."""
-    with _opened() as store:
+    with opened() as store:
         chosen = _chosen(store, ids, everything=everything)
         titles = {found.id: clean(found.title) for found in store.list()} if store else {}
         what = titles[chosen[0]] if len(chosen) == 1 else f"{len(chosen)} conversations"
@@ -113,7 +113,7 @@ def rm_command(ids: tuple[str, ...], everything: bool, yes: bool) -> None:
 
 
 @contextlib.contextmanager
-def _opened() -> Generator[ConversationStore | None]:
+def opened() -> Generator[ConversationStore | None]:
     """The store; None where nothing has ever been kept."""
     directory = conversations_directory()
     if not (directory / FILE).exists():

@@ -13,15 +13,20 @@ from edgespec.chat.session import Chat, Settings
 from edgespec.chat.summary import in_words, summarize
 from edgespec.choices import Choice, draft_choices, fits_beside, model_choices
 from edgespec.cli.answering import print_answer
+from edgespec.cli.history import opened
 from edgespec.cli.line_input import Lines
 from edgespec.cli.output import clean, note
 from edgespec.commands import COMMANDS, SETTABLE, parse
 from edgespec.config.options import find_option
 from edgespec.configured import changed_settings, values_from
 from edgespec.conversations import export
+from edgespec.conversations.export import when
 from edgespec.conversations.recorder import Recorder
 from edgespec.decoding.stats import Stats
 from edgespec.errors import ContextFullError, EdgespecError, UsageError
+
+_LISTED = 20
+"""Conversations that are listed at once."""
 
 OpenChat = Callable[[str, str | None, Settings], Chat]
 """Opens a model with a draft (None: the usual one) and settings."""
@@ -43,6 +48,7 @@ class LineMode:
             "stats": lambda _: self._say_stats(),
             "context": self._context,
             "save": self._save,
+            "history": self._history,
             "clear": lambda _: self._clear(),
             "regen": lambda _: self._again(None),
             "edit": self._edit,
@@ -151,6 +157,22 @@ class LineMode:
         if not self._recorder.conversation.entries:
             raise UsageError("Nothing has been said yet.")
         note(f"saved to {export.save(self._recorder.conversation, Path(file) if file else None)}")
+
+    def _history(self, words: str) -> None:
+        """List what is found; go on with the only one."""
+        self._recorder.flush()
+        with opened() as store:
+            found = store.search(words) if store is not None and self._recorder.directory is not None else []
+            if store is not None and words and len(found) == 1:
+                self._recorder.open(store.load(found[0].id))
+                self._stats = Stats()
+                note(f"now “{clean(found[0].title)}”, {found[0].messages} messages; /save writes it to a file")
+                return
+        if not found:
+            raise UsageError("Nothing was found." if words else "No conversation is kept.")
+        for one in found[:_LISTED]:
+            _say(f"{when(one.updated)}, {one.messages} messages: {one.title}")
+        note("/history with words that only one of them has goes on with it")
 
     def _clear(self) -> None:
         self._chat.clear()

@@ -377,8 +377,8 @@ class EdgespecApp(App[None]):
     def show_heading(self) -> None:
         self._heading.show(self.recorder)
 
-    def action_conversations(self) -> None:
-        self._branches.choose()
+    def action_conversations(self, words: str = "") -> None:
+        self._branches.choose(words)
 
     def action_save(self, path: str) -> None:
         self._branches.save(path)

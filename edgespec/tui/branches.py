@@ -78,8 +78,8 @@ class Branches:
         same = sum(a is b for a, b in zip(before, after, strict=False))
         await self._retell(after, same // 2)
 
-    def choose(self) -> None:
-        """Show the conversations that are kept, and go on with the one that is chosen."""
+    def choose(self, words: str) -> None:
+        """Show the conversations that have `words`, and go on with the one that is chosen."""
         recorder = self._app.recorder
         if recorder.directory is None:
             self._hint("No conversations are kept here: that has been switched off (history).")
@@ -90,7 +90,7 @@ class Branches:
                 await self._app.when_idle(partial(self.open, conversation))
             self._app.show_heading()
 
-        self._app.push_screen(Conversations(recorder), chosen)
+        self._app.push_screen(Conversations(recorder, words), chosen)
 
     def save(self, path: str) -> None:
         """Write the conversation to a file."""

@@ -56,9 +56,9 @@ class Conversations(Dialog[Conversation]):
         Binding("ctrl+s", "export", "Export"),
     ]
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder, words: str = "") -> None:
         super().__init__()
-        self._recorder = recorder
+        self._recorder, self._words = recorder, words
         self._store: ConversationStore | None = None
         self._opening = Lock()
         self._found: list[Found] = []
@@ -67,7 +67,7 @@ class Conversations(Dialog[Conversation]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="box") as box:
             box.border_title = "Conversations"
-            yield Input(placeholder="Search in all that was said", compact=True)
+            yield Input(self._words, placeholder="Search in all that was said", compact=True)
             options = OptionList(markup=False)
             options.can_focus = False  # what is typed goes to the search
             yield options
@@ -78,7 +78,7 @@ class Conversations(Dialog[Conversation]):
 
     def on_mount(self) -> None:
         self.query_one(Input).focus()
-        self._search("")
+        self._search(self._words)
 
     async def on_unmount(self) -> None:
         if self._store is not None:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 _ACTIONS = {
     "stats": "statistics",
     "context": "context",
-    "history": "conversations",
     "clear": "new_chat",
     "regen": "regenerate",
     "edit": "edit_question",
@@ -44,6 +43,7 @@ class SlashCommands:
             "system": self._system,
             "set": self._set,
             "save": self._save,
+            "history": self._history,
         }
 
     async def run(self, name: str, argument: str = "") -> None:
@@ -145,6 +145,9 @@ class SlashCommands:
             act()
         except UsageError as error:
             self._app.notify(str(error), severity="error", markup=False)
+
+    async def _history(self, words: str) -> None:
+        await self._app.run_action(f"conversations({words!r})")
 
     async def _save(self, path: str) -> None:
         await self._app.run_action(f"save({path!r})")

@@ -147,3 +147,21 @@ def test_editing_and_completion_at_a_terminal(filled: Path) -> None:
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 0
+
+
+def test_earlier_conversations_are_found_and_gone_on_with(
+    talk: Chat, monkeypatch: pytest.MonkeyPatch, filled: Path
+) -> None:
+    monkeypatch.delenv("EDGESPEC_HISTORY")
+    kept = ("--history",)
+    _, err = talk("/history", "/history nothing", flags=kept)
+    assert "No conversation is kept." in err
+    assert "Nothing was found." in err
+    talk("the cat", "/clear", "the dog", flags=kept)
+    _, err = talk("/history", "/history the", "/history CAT", "and then", "/save out.md", flags=kept)
+    assert err.count("2 messages: the cat") == 2  # both have the word
+    assert "now “the cat”, 2 messages" in err
+    text = Path("out.md").read_text()
+    assert [text.index(part) for part in ("the cat", "and then")] == sorted(map(text.index, ("the cat", "and then")))
+    assert "the dog" not in text
+    assert "No conversation is kept." in talk("/history", flags=("--no-history",))[1]

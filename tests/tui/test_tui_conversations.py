@@ -97,6 +97,16 @@ async def test_it_searches_while_one_types(chat: ScriptedChat, recorder: Recorde
         assert len(kept(recorder)) == 2
 
 
+async def test_a_search_may_begin_in_the_prompt(chat: ScriptedChat, recorder: Recorder) -> None:
+    app = app_for(chat, recorder)
+    async with app.run_test(size=SIZE) as pilot:
+        await two_conversations(pilot, chat)
+        await ask(pilot, "/history it's a scatter")
+        await wait_until(pilot, lambda: isinstance(app.screen, Conversations))
+        await wait_for_text(pilot, "it's a scatter")
+        await wait_for_text(pilot, "nothing was found")
+
+
 async def test_renaming(chat: ScriptedChat, recorder: Recorder) -> None:
     app = app_for(chat, recorder)
     async with app.run_test(size=SIZE) as pilot:
