@@ -13,6 +13,7 @@ from weakref import ref
 from edgespec.chat.conversation import Message
 from edgespec.chat.events import Answer, Event, TextDelta
 from edgespec.conversations.conversation import Conversation, Entry, title_of
+from edgespec.conversations.database import FILE
 from edgespec.conversations.figures import to_figures
 from edgespec.conversations.store import ConversationStore
 from edgespec.conversations.writer import Job, Writer
@@ -161,6 +162,15 @@ class Recorder:
     def new(self) -> None:
         self.conversation = Conversation()
         self._told, self._resumed = _nobody, False
+
+    def questions(self, heard: Callable[[Sequence[str]], object], most: int = 200) -> None:
+        """`heard` is told, in a thread, what the user said last in all conversations, the latest behind."""
+
+        def read(store: ConversationStore) -> None:
+            heard(store.questions(most))
+
+        if self.directory is not None and (self.directory / FILE).exists():
+            self._put(read)
 
     def flush(self) -> None:
         """Wait until what was said is in the file, or could not be put there."""

@@ -137,6 +137,15 @@ class ConversationStore:
         """All conversations, the latest first."""
         return [Found(*row) for row in self._read(_LISTED)]
 
+    def questions(self, most: int) -> Sequence[str]:
+        """What the user said last, in all conversations, the latest behind."""
+        rows = self._read(
+            "SELECT text FROM message JOIN conversation AS c ON c.id = conversation "
+            "WHERE role = 'user' AND deleted IS NULL ORDER BY message.id DESC LIMIT ?",
+            most,
+        )
+        return [row[0] for row in reversed(rows)]
+
     def search(self, query: str) -> list[Found]:
         """The conversations of which the title, or a message, has every word of `query`, the latest first.
 

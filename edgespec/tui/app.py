@@ -30,7 +30,16 @@ from edgespec.tui.context import ContextScreen, offer_room
 from edgespec.tui.engine import Engine, Load
 from edgespec.tui.heading import Heading
 from edgespec.tui.help import HelpScreen, help_for
-from edgespec.tui.messages import Loaded, LoadFailed, LoadProgress, PromptRead, RoundDone, TurnDone, TurnFailed
+from edgespec.tui.messages import (
+    Loaded,
+    LoadFailed,
+    LoadProgress,
+    PromptRead,
+    QuestionsRead,
+    RoundDone,
+    TurnDone,
+    TurnFailed,
+)
 from edgespec.tui.prompt import Prompt
 from edgespec.tui.setup import Setup, keymap
 from edgespec.tui.sidebar import Sidebar
@@ -115,6 +124,7 @@ class EdgespecApp(App[None]):
         self.theme_changed_signal.subscribe(self, lambda theme: self.setup.keep("screen.theme", theme.name) and None)
         self._ticker = self.set_interval(REFRESH_SECONDS, self._show_figures, pause=True)
         self._prompt.focus()
+        self.recorder.questions(lambda texts: self.post_message(QuestionsRead(texts)))
         self.call_after_refresh(self._begin_loading)
 
     def on_unmount(self) -> None:
@@ -290,6 +300,10 @@ class EdgespecApp(App[None]):
     def _typed(self, event: Prompt.Changed) -> None:
         if event.text_area is self._prompt:
             self._completion.offer(self._prompt.text)
+
+    @on(QuestionsRead)
+    def _questions_read(self, message: QuestionsRead) -> None:
+        self._prompt.recall.begin_with(message.texts)
 
     def action_complete(self) -> None:
         self._prompt.clear()

@@ -43,6 +43,7 @@ class HelpScreen(Dialog[None]):
         margin: 0 0 1 0;
     }
     """
+
     def __init__(self, about: str, keys: Iterable[tuple[str, str]]) -> None:
         super().__init__()
         self._about, self._keys = about, tuple(keys)

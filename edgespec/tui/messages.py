@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from textual.message import Message
 
 from edgespec.chat.events import Answer, PromptProgress, TextDelta
@@ -66,3 +68,11 @@ class TurnFailed(Message):
     def __init__(self, error: EdgespecError) -> None:
         super().__init__()
         self.error = error
+
+
+class QuestionsRead(Message):
+    """What was said in earlier conversations, the latest behind."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        super().__init__()
+        self.texts = texts

@@ -13,6 +13,7 @@ from textual.widgets import Static
 from edgespec.chat.screen import printable
 from edgespec.chat.thinking import ThoughtSplitter
 from edgespec.tui.body import Body
+from edgespec.tui.lines import Lines
 from edgespec.tui.thoughts import Thoughts
 
 FRAME_SECONDS = 0.125
@@ -24,12 +25,30 @@ WELCOME = Content.assemble(
 )
 
 
-class Note(Static):
+class Note(Lines):
     """Text in the transcript that is never read as markup."""
 
     def __init__(self, text: str, classes: str) -> None:
+        super().__init__(classes=classes)
         self.text = printable(text)
-        super().__init__(Content(self.text), classes=classes)
+        self._wrapped = 0
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        self._fit(width)
+        return len(self.lines)
+
+    def on_resize(self) -> None:
+        self._fit(self.size.width)
+
+    def _fit(self, width: int) -> None:
+        if width > 0 and width != self._wrapped:
+            self._wrapped = width
+            self.lines = [part for line in self.text.expandtabs(4).split("\n") for part in _wrap(line, width)]
+            self.forget()
+
+
+def _wrap(line: str, width: int) -> list[Content]:
+    return [Content(line)] if len(line) <= width and line.isascii() else Content(line).wrap(width)
 
 
 class AnswerBlock(Vertical):

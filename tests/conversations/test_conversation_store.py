@@ -313,3 +313,12 @@ def test_two_programs_at_once_lose_nothing(directory: Path) -> None:
     store = ConversationStore(directory, pytest.fail)
     assert len(store.list()) == len(store.search("text")) == 120
     assert store._read("PRAGMA integrity_check") == [("ok",)]
+
+
+def test_the_last_questions_of_all_conversations(store: ConversationStore) -> None:
+    keep(store, talk("one", "so", "two", "so"))
+    gone = keep(store, talk("three", "so", start=10))
+    keep(store, talk(UMLAUT, "so", start=20))
+    store.trash(gone.id)
+    assert store.questions(10) == ["one", "two", UMLAUT]
+    assert store.questions(2) == ["two", UMLAUT]

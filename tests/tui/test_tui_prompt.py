@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
-from scripted import ScriptedChat, app_for, wait_until
+from scripted import ScriptedChat, answered, app_for, ask, screen_text, wait_until
 from textual import events
 
+from edgespec.conversations.recorder import Recorder
+from edgespec.tui.app import EdgespecApp
 from edgespec.tui.prompt import Prompt
+from edgespec.tui.recall import Recall
+from edgespec.tui.transcript import Note
 
 
 @pytest.mark.parametrize("key", ["ctrl+j", "shift+enter"])
@@ -50,3 +56,74 @@ async def test_a_paste_is_taken_whole_and_made_visible(chat: ScriptedChat) -> No
         await wait_until(pilot, lambda: app.query_one(Prompt).text)
         await pilot.press("enter")
         await wait_until(pilot, lambda: chat.sent == ["one\ntwo\nthree␛[31m␀ [/b]"])
+
+
+def test_recall_goes_back_and_forth() -> None:
+    recall = Recall()
+    assert recall.older("x") is None
+    recall.add("two")
+    recall.begin_with(["one"])
+    recall.add("two")
+    assert [recall.older("being written"), recall.older(""), recall.older("")] == ["two", "one", None]
+    assert [recall.newer(), recall.newer(), recall.newer()] == ["two", "being written", None]
+
+
+async def test_up_at_the_first_line_brings_back_what_was_sent(chat: ScriptedChat) -> None:
+    app = app_for(chat)
+    async with app.run_test(size=(80, 24)) as pilot:
+        prompt = app.query_one(Prompt)
+        for turns, text in enumerate(["first", "second\nof two lines"], start=1):
+            await ask(pilot, text)
+            chat.finish()
+            await answered(pilot, turns)
+        await pilot.press("n", "e", "w", "up")
+        assert prompt.text == "second\nof two lines"
+        await pilot.press("up")
+        assert prompt.text == "second\nof two lines"  # the cursor went to its first line
+        await pilot.press("up")
+        assert prompt.text == "first"
+        await pilot.press("up")
+        assert prompt.text == "first"
+        await pilot.press("down", "down")
+        assert prompt.text == "new"
+
+
+async def test_what_was_sent_before_the_program_began_comes_back_unless_nothing_is_kept(tmp_path: Path) -> None:
+    for recorder, expected in [(Recorder(tmp_path), ""), (Recorder(tmp_path), "earlier"), (Recorder(None), "")]:
+        chat = ScriptedChat()
+        app = EdgespecApp(lambda _: chat, recorder)  # noqa: B023 - called before the next one is made
+        async with app.run_test(size=(80, 24)) as pilot:
+            await wait_until(pilot, lambda: app.chat)  # noqa: B023
+            recorder.flush()
+            await pilot.pause()
+            await pilot.press("up")
+            assert app.query_one(Prompt).text == expected
+            app.query_one(Prompt).clear()
+            await ask(pilot, "earlier")
+            chat.finish()
+            await answered(pilot, 1)
+        recorder.close()
+
+
+@pytest.mark.parametrize(
+    "text", ["x" * 100_000, "some words here\n" * 6250, "y" * 1_000_000], ids=["line", "lines", "MB"]
+)
+async def test_a_large_paste_is_sent_whole(chat: ScriptedChat, text: str) -> None:
+    app = app_for(chat)
+    async with app.run_test(size=(80, 24)) as pilot:
+        prompt = app.query_one(Prompt)
+        prompt.insert("Look: ")
+        prompt.post_message(events.Paste(text))
+        await wait_until(pilot, lambda: len(prompt.text) > 20)
+        if len(text) > 100_000:
+            assert prompt.text == "Look: [1,000,000 characters, text 1]"
+        await pilot.press("enter")
+        await wait_until(pilot, lambda: chat.sent)
+        assert chat.sent == ["Look: " + text]
+        assert app.query(Note).last().text == "Look: " + text
+        chat.finish()
+        await answered(pilot, 1)
+        await pilot.press("up", "enter")
+        await wait_until(pilot, lambda: len(chat.sent) == 2)
+        assert chat.sent[1] == chat.sent[0]
+        assert "Traceback" not in screen_text(app)
