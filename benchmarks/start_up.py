@@ -1,4 +1,4 @@
-"""Whole processes: `--version`, the first token of a 50-token prompt, the memory of `run` with a 2k context."""
+"""Whole processes: `--version`, the prompt of the chat, the first token of a 50-token prompt, memory with 2k context."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 from time import perf_counter
+
+import pexpect
 
 RUNS = 7
 QUESTION = "Explain in two sentences why the sea is salty and rivers are not."
@@ -39,6 +41,18 @@ def first_token(command: list[str]) -> float:
     return elapsed
 
 
+def usable_prompt() -> float:
+    """Seconds from starting the chat on a terminal to a letter that was typed being on its screen."""
+    start = perf_counter()
+    child = pexpect.spawn(edgespec()[0], dimensions=(40, 120), env={**os.environ, "TERM": "xterm-256color"})
+    child.expect_exact("Write a message")
+    child.send("@")
+    child.expect_exact("@")
+    elapsed = perf_counter() - start
+    child.close(force=True)
+    return elapsed
+
+
 def peak_memory(command: list[str]) -> tuple[float, dict[str, object]]:
     """Peak resident memory in MB, and what the command printed."""
     with tempfile.TemporaryFile() as out:
@@ -60,6 +74,7 @@ def report(name: str, values: list[float]) -> None:
 def main() -> None:
     seconds(edgespec("--version"))
     report("edgespec --version", [seconds(edgespec("--version")) for _ in range(RUNS)])
+    report("a prompt that can be written in", [usable_prompt() for _ in range(RUNS)])
     ask = edgespec("run", "smollm2-135m", QUESTION, "--max-tokens", "8")
     first_token(ask)
     report("first token", [first_token(ask) for _ in range(RUNS)])

@@ -99,7 +99,7 @@ def _parse(path: Path) -> dict[str, Any]:
         if path.stat().st_size > _MAX_BYTES:
             raise UsageError("it is too large to be a config; move it away.")
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
         raise UsageError(f"it cannot be read: {error.strerror}.") from error

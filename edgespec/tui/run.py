@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,11 +44,21 @@ def run_app(config: Config, history: Path | None) -> None:
     values = dict(config.values)
     recorder = Recorder(conversations_directory() if history else None, notice)
     app = EdgespecApp(opener(values), recorder, Setup(opener, fits_here, values=values, path=config.path))
-    app.run()
-    app.recorder.close()
+    try:
+        asyncio.run(_until_told(app))
+    finally:
+        recorder.close()
     if app.return_code:  # Textual has already said why
         sys.exit(app.return_code)
     if app.chat is not None:
         app.chat.close()
     elif app.load_error is not None:
         raise app.load_error
+
+
+async def _until_told(app: EdgespecApp) -> None:
+    """Run the app until the user leaves it, the system ends it, or its terminal is gone: what was said is kept."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, app.exit, None, 128 + number)
+    await app.run_async()
