@@ -1,4 +1,4 @@
-"""Whole processes: `--version`, the prompt of the chat, the first token of a 50-token prompt, memory with 2k context."""
+"""Whole processes: `--version`, the prompt of the chat, the first token of a 50-token prompt, memory with a 2k one."""
 
 from __future__ import annotations
 
