@@ -76,7 +76,7 @@ def stop_soon(terminal: Terminal) -> None:
 
 
 def shown(terminal: Terminal, text: str) -> bool:
-    """Whether the words of `text` are on the screen, however it breaks its lines. Long ones scroll: their end counts."""
+    """Whether the last words of `text` are on the screen, however it breaks its lines."""
     words = text.replace("*", "").split()[-12:]
     return " ".join(words) in " ".join(line[:84].strip(" ▌│") for line in terminal.text.splitlines() if line.strip())
 

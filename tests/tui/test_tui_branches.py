@@ -9,7 +9,7 @@ from scripted import ScriptedChat, app_for, ask, converse, idle, screen_text, wa
 
 from edgespec.conversations.recorder import Recorder
 from edgespec.conversations.store import ConversationStore
-from edgespec.errors import ContextFullError, ModelError
+from edgespec.errors import GenerationError, ModelError
 from edgespec.tui.app import EdgespecApp
 from edgespec.tui.engine import Progress
 from edgespec.tui.prompt import Prompt
@@ -156,10 +156,10 @@ async def test_what_was_not_answered_is_not_part_of_the_conversation(chat: Scrip
     app = app_for(chat, recorder)
     async with app.run_test(size=SIZE) as pilot:
         await converse(pilot, chat, ("one?", "First."))
-        await ask(pilot, "too long")
-        chat.fail(ContextFullError("It does not fit."))
-        await wait_for_text(pilot, "It does not fit.")
-        await wait_until(pilot, lambda: app.query_one(Prompt).text == "too long")
+        await ask(pilot, "unlucky")
+        chat.fail(GenerationError("It cannot be answered."))
+        await wait_for_text(pilot, "It cannot be answered.")
+        await wait_until(pilot, lambda: app.query_one(Prompt).text == "unlucky")
         assert kept(recorder) == [["one?", "First."]]
         app.query_one(Prompt).clear()
         await converse(pilot, chat, ("two?", "Second."))
