@@ -18,7 +18,7 @@ from edgespec.tui.status import Status
 from edgespec.tui.transcript import Transcript
 
 if TYPE_CHECKING:
-    from edgespec.tui.app import EdgespecApp
+    from edgespec.tui.talk import TalkApp
 
 EDITING = "editing your last message · Esc leaves it as it was"
 
@@ -27,7 +27,7 @@ class Branches:
     """Does so on the app's recorder and transcript, while no answer is being written. `editing`: the prompt holds the
     last question, and what is sent next takes its place."""
 
-    def __init__(self, app: EdgespecApp) -> None:
+    def __init__(self, app: TalkApp) -> None:
         self.editing = False
         self._app = app
 

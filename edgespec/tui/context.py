@@ -25,7 +25,7 @@ from edgespec.tui.transcript import Transcript
 from edgespec.tui.workers import explain
 
 if TYPE_CHECKING:
-    from edgespec.tui.app import EdgespecApp
+    from edgespec.tui.talk import TalkApp
 
 _WAYS = {
     "drop": "Send it without the oldest turns: the model does not see them any more",
@@ -166,7 +166,7 @@ class ContextScreen(Dialog[Room]):
         self.query_one("#progress", Static).update(Content(printable(text)))
 
 
-def offer_room(app: EdgespecApp, text: str, error: EdgespecError) -> None:
+def offer_room(app: TalkApp, text: str, error: EdgespecError) -> None:
     """Ask what is to be done with `text`, which does not fit, and do it."""
     if app.chat is None:
         return

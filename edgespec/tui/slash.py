@@ -15,7 +15,7 @@ from edgespec.tui.picker import Kind, Picker
 from edgespec.tui.settings import Chosen, SettingsScreen
 
 if TYPE_CHECKING:
-    from edgespec.tui.app import EdgespecApp
+    from edgespec.tui.talk import TalkApp
 
 _ACTIONS = {
     "stats": "statistics",
@@ -35,7 +35,7 @@ _NOT_NOW = "Not now: wait until the model is there and has answered, or stop it 
 class SlashCommands:
     """The commands of one app."""
 
-    def __init__(self, app: EdgespecApp) -> None:
+    def __init__(self, app: TalkApp) -> None:
         self._app = app
         self._own: dict[str, Callable[[str], Awaitable[None]]] = {
             "model": self._model,

@@ -1,0 +1,303 @@
+"""The conversation: opening models, sending messages, showing answers. Workers run the engine and post messages; the
+handlers here own the state."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from threading import Event as Flag
+from typing import ClassVar
+
+from textual import on, work
+from textual.app import App, ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.widgets import Footer
+
+from edgespec.config import Value
+from edgespec.config.keymap import DEFAULT_KEYS
+from edgespec.conversations.figures import to_answer
+from edgespec.conversations.recorder import Recorder
+from edgespec.decoding.stats import Stats
+from edgespec.errors import ContextFullError, EdgespecError
+from edgespec.tui import figures, workers
+from edgespec.tui.branches import Branches
+from edgespec.tui.completion import Completion
+from edgespec.tui.context import offer_room
+from edgespec.tui.engine import Engine, Load
+from edgespec.tui.heading import Heading
+from edgespec.tui.messages import (
+    Loaded,
+    LoadFailed,
+    LoadProgress,
+    PromptRead,
+    QuestionsRead,
+    RoundDone,
+    TurnDone,
+    TurnFailed,
+)
+from edgespec.tui.prompt import Prompt
+from edgespec.tui.setup import Setup, keymap
+from edgespec.tui.sidebar import Sidebar
+from edgespec.tui.slash import SlashCommands
+from edgespec.tui.status import Status
+from edgespec.tui.switching import Switch, introduction
+from edgespec.tui.transcript import Transcript
+from edgespec.tui.turn import Baseline, Turn
+
+REFRESH_SECONDS = 0.25
+"""How often the figures are written while an answer streams."""
+
+HINT_SECONDS = 3.0
+
+
+class TalkApp(App[None]):
+    """`load` runs in a thread once the first screen is painted. What keys and commands do is EdgespecApp's."""
+
+    CSS_PATH = Path("styles.tcss")
+    TITLE = "edgespec"
+    TOOLTIP_DELAY = float("inf")  # Tooltips of table cells would read an answer as markup.
+    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]]] = [(0, "-narrow"), (100, "-wide")]  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def __init__(self, load: Load, recorder: Recorder | None = None, setup: Setup | None = None) -> None:
+        super().__init__()
+        self.setup = setup or Setup(lambda _values: load)
+        self.slash = SlashCommands(self)
+        self.chat: Engine | None = None
+        self.load_error: EdgespecError | None = None
+        self.recorder = recorder or Recorder(None)
+        self._branches = Branches(self)
+        self._cancelled = Flag()
+        self._switching: dict[str, Value] | None = None
+        self._turn = Turn(state="ended")
+        self._turns: list[Turn] = []
+        self._session = Stats()
+        self._after_turn: Callable[[], Awaitable[None]] | None = None
+        self._baseline = Baseline()
+
+    def compose(self) -> ComposeResult:
+        with Horizontal():
+            with Vertical(id="conversation"):
+                yield Heading()
+                yield Transcript()
+                yield Status()
+                yield Completion(self.slash.arguments)
+                yield Prompt({**DEFAULT_KEYS, **keymap(self.setup.values)})
+            yield Sidebar()
+        yield Footer()
+
+    def on_mount(self) -> None:
+        self._transcript = self.query_one(Transcript)
+        self._sidebar = self.query_one(Sidebar)
+        self._status = self.query_one(Status)
+        self._prompt = self.query_one(Prompt)
+        self._heading = self.query_one(Heading)
+        self._completion = self.query_one(Completion)
+        if (theme := self.setup.values.get("screen.theme")) is not None:
+            self.theme = str(theme)
+        self.set_keymap(keymap(self.setup.values))
+        self.theme_changed_signal.subscribe(self, lambda theme: self.setup.keep("screen.theme", theme.name) and None)
+        self._ticker = self.set_interval(REFRESH_SECONDS, self._show_figures, pause=True)
+        self._prompt.focus()
+        self.recorder.questions(lambda texts: self.post_message(QuestionsRead(texts)))
+        self.call_after_refresh(self._begin_loading)
+
+    def on_unmount(self) -> None:
+        self._cancelled.set()
+        self._stop_engine()
+
+    def _show_figures(self) -> None:
+        self._sidebar.show(self.chat, self._turn, self._session, self._baseline)
+        self.show_heading()
+        if self.chat is not None:
+            self._status.summarize(figures.summary(self.chat, self._turn))
+
+    # Loading
+
+    def _begin_loading(self) -> None:
+        self.load_error = None
+        self._status.doing("loading the model")
+        self._load_worker()
+
+    @work(thread=True, group="load")
+    def _load_worker(self) -> None:
+        workers.open_chat(self.setup.opener(self.setup.values), self._cancelled, self.post_message)
+
+    @on(LoadProgress)
+    def _load_goes_on(self, message: LoadProgress) -> None:
+        self._status.doing(message.stage, message.fraction)
+
+    @on(Loaded)
+    async def _loaded(self, message: Loaded) -> None:
+        self.chat = message.chat
+        self._baseline = Baseline()
+        self._status.doing("")
+        if message.problem is not None:
+            await self._transcript.note(f"{message.problem} {message.chat.model} is still open.", "error")
+        elif self._switching is not None:
+            self.setup.values = self._switching
+            await self._transcript.note(introduction(message.chat), "footer")
+        self._switching = None
+        self._show_figures()
+        if self._turn.state == "waiting":
+            await self._begin_answer(message.chat)
+
+    @on(LoadFailed)
+    async def _load_failed(self, message: LoadFailed) -> None:
+        self.load_error = message.error
+        self._switching = None
+        self._status.doing("")
+        await self._transcript.note(str(message.error), "error")
+        await self._transcript.note("Send a message to try again, or press Ctrl+Q to quit.", "footer")
+        if self._turn.state == "waiting":
+            self._give_back()
+
+    def switch(self, changes: Mapping[str, Value | None]) -> None:
+        """Go on with what the setup says once `changes` are made: another model or draft."""
+        if self._turn.state != "ended" or self.chat is None or self._switching is not None:
+            self._hint("Not now: wait until the model is there and has answered, or stop it with Esc.")
+            return
+        before, self._switching = self.setup.values, self.setup.changed(changes)
+        self._cancelled.clear()
+        load, reload = self.setup.opener(self._switching), self.setup.opener(before)
+        self._switch_worker(Switch(self.chat, load, reload, self.setup.fits(self._switching), self._cancelled))
+        self.chat = None
+        self._status.doing("loading the model")
+
+    @work(thread=True, group="load")
+    def _switch_worker(self, switch: Switch) -> None:
+        switch.run(self.post_message)
+
+    # A turn
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being answered or waits to be."""
+        return self._turn.state == "ended"
+
+    async def ask(self, text: str) -> None:
+        """Send `text` as soon as there is a model. Only while `idle`."""
+        self._turn = Turn(text, state="waiting")
+        self.recorder.begin(text)
+        self.show_heading()
+        await self._transcript.note(text, "user")
+        if self.chat is not None:
+            await self._begin_answer(self.chat)
+        elif self.load_error is not None:
+            self._begin_loading()
+
+    async def _begin_answer(self, chat: Engine) -> None:
+        self._turn.state = "running"
+        self._turn.decode = chat.token_bytes
+        self._turns.append(self._turn)
+        await self._transcript.begin_answer()
+        self._ticker.resume()
+        self.refresh_bindings()
+        self._turn_worker(chat, self._turn)
+
+    @work(thread=True, group="turn")
+    def _turn_worker(self, chat: Engine, turn: Turn) -> None:
+        workers.run_turn(chat, self.recorder, turn, self.post_message)
+
+    @on(PromptRead)
+    def _prompt_read(self, message: PromptRead) -> None:
+        done, total = message.progress.done, message.progress.total
+        if not self._turn.stop.is_set():
+            self._status.doing(f"reading prompt {done}/{total}" if done < total else "")
+
+    @on(RoundDone)
+    def _round_done(self, message: RoundDone) -> None:
+        if not self._turn.rounds and self.chat is not None and self.chat.opens_thought:
+            self._transcript.open_thought()
+        self._turn.add(message.delta.round, message.elapsed_ms)
+        self._session.add(message.delta.round)
+        self._baseline.add(message.delta.round)
+        self._transcript.append(message.delta.text, len(message.delta.round.tokens))
+
+    @on(TurnDone)
+    async def _turn_done(self, message: TurnDone) -> None:
+        self._turn.answer = message.answer
+        await self._end_turn(figures.footer(message.answer))
+
+    @on(TurnFailed)
+    async def _turn_failed(self, message: TurnFailed) -> None:
+        await self._end_turn("(broken off)")
+        if not self._turn.stats.rounds:
+            self._give_back()
+        await self._transcript.note(str(message.error), "error")
+        if isinstance(message.error, ContextFullError):
+            offer_room(self, self._turn.text, message.error)
+
+    async def _end_turn(self, footer: str) -> None:
+        self._turn.state = "ended"
+        self._ticker.pause()
+        self._status.doing("")
+        await self._transcript.end_answer(footer)
+        if not self.screen_stack:  # the app is closing
+            return
+        self._show_figures()
+        self.refresh_bindings()
+        if self._after_turn is not None:
+            await self._after_turn()
+
+    def _give_back(self) -> None:
+        """End a turn that did not begin; its message may be sent again."""
+        if self._turn.state == "waiting":
+            self.recorder.take_back()
+        self._turn.state = "ended"
+        self._transcript.mark_unsent()
+        self.show_heading()
+        if not self._prompt.text:
+            self._prompt.give_back(self._turn.text)
+        self.refresh_bindings()
+
+    # What ends one
+
+    async def action_stop(self) -> None:
+        self._branches.leave_edit()
+        if self._switching is not None:
+            self._cancelled.set()
+        if self._turn.state == "waiting":
+            await self._transcript.note("(not sent)", "footer")
+            self._give_back()
+        elif self._turn.state == "running":
+            self._status.doing("stopping")
+            self._stop_engine()
+
+    def _stop_engine(self) -> None:
+        self._turn.stop.set()
+        if self.chat is not None:
+            self.chat.stop()
+
+    async def action_new_chat(self) -> None:
+        await self.when_idle(self._clear)
+
+    async def when_idle(self, act: Callable[[], Awaitable[None]]) -> None:
+        """Stop what is going on, then act."""
+        if self._turn.state == "running":
+            self._after_turn = act
+        await self.action_stop()
+        if self.idle:
+            await act()
+
+    async def _clear(self) -> None:
+        if self.chat is not None:
+            self.chat.clear()
+        self.recorder.new()
+        await self._transcript.clear()
+        self.conversation_changed()
+
+    def conversation_changed(self) -> None:
+        """Show the figures of what is now the conversation."""
+        self._after_turn = None
+        self._turn = Turn(state="ended")
+        self._session = Stats()
+        for entry in self.recorder.conversation.path():
+            if (answer := to_answer(entry)) is not None:
+                self._session.merge(answer.stats)
+        self._show_figures()
+
+    def show_heading(self) -> None:
+        self._heading.show(self.recorder)
+
+    def _hint(self, text: str) -> None:
+        self.notify(text, timeout=HINT_SECONDS, markup=False)
