@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edgespec.bundle import Bundle, Checks, Manifest, Quality, Source
 from edgespec.bundle.bundle import record_files
@@ -30,11 +34,10 @@ file are kept as they are if that costs next to nothing; any other model must be
 _FORMATS: tuple[WeightsName, ...] = ("int4", "mixed", "int8")
 """From the smallest to the one that keeps most."""
 
-# A 4-bit weight of a GGUF file takes 8.5 bits in the bundle and 32 in the float32 reference. A checkpoint's have 16.
+# A 4-bit weight of a GGUF file takes 8.5 bits in the bundle. A checkpoint's have 16, and 32 in float32.
 _SPACE_PER_GGUF_BYTE = 2
-_SPACE_WITH_GGUF_REFERENCE = 10
 _SPACE_PER_CHECKPOINT_BYTE = 1
-_SPACE_WITH_CHECKPOINT_REFERENCE = 3
+_SPACE_WITH_FLOAT32 = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +72,27 @@ class Converter(Protocol):
     ) -> Converted: ...
 
 
-Inspect = Callable[[Path, Path, Path, "Converted", Progress], Checks]
+Float32 = Callable[[], Path]
+"""Converts the same model to float32, unless that was done before; returns the directory."""
+
+Inspect = Callable[[Path, Path, Float32, "Converted", Progress], Checks]
 """Looks at a bundle before it is one: takes the source, the bundle's files, the same model in float32, what was
 converted, and progress. Raises ModelError for what may not be kept."""
+
+
+class Reference(Protocol):
+    """What the weights of a model mean, as `edgespec.graph.reference_logits`; `float32` is there for whoever needs a
+    graph to tell."""
+
+    def __call__(
+        self,
+        source: Path,
+        texts: Sequence[tuple[Sequence[int], int]],
+        vocab_size: int,
+        progress: Callable[[float], None],
+        *,
+        float32: Float32,
+    ) -> Iterator[NDArray[np.float32]]: ...
 
 
 def convert(
@@ -90,14 +111,29 @@ def convert(
     return converter(source, out, weights=weights, keep_layers=keep_layers, progress=progress)
 
 
+def stream_reference(
+    source: Path,
+    texts: Sequence[tuple[Sequence[int], int]],
+    vocab_size: int,
+    progress: Callable[[float], None],
+    *,
+    float32: Float32,  # noqa: ARG001
+) -> Iterator[NDArray[np.float32]]:
+    """A `Reference` that needs neither a graph nor the memory for one."""
+    from edgespec.graph import reference_logits
+
+    return reference_logits(source, texts, vocab_size, progress)
+
+
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """How a bundle is made. `weights` None: in the fastest format that loses no more than it may. `inspect`: what else
-    is found out about it, to stand in its manifest. `force`: keep it whatever it lost. `draft`: the bundle that is to
-    draft for it."""
+    """How a bundle is made. `weights` None: in the fastest format that loses no more than it may. `reference`: what its
+    quality is measured against. `inspect`: what else is found out about it, to stand in its manifest. `force`: keep it
+    whatever it lost. `draft`: the bundle that is to draft for it."""
 
     weights: WeightsName | None = None
     convert: Converter = convert
+    reference: Reference = stream_reference
     inspect: Inspect | None = None
     force: bool = False
     draft: str | None = None
@@ -112,11 +148,12 @@ class Tools:
         return self.weights is None or bundle.manifest.recipe.startswith(self.weights)
 
 
-def space_needed(size: int, *, checkpoint: bool, measured: bool) -> int:
-    """Bytes that `make` writes for a GGUF file or a checkpoint of `size` bytes, at most; more if it is `measured`."""
+def space_needed(size: int, *, checkpoint: bool, inspected: bool) -> int:
+    """Bytes that `make` writes for a GGUF file or a checkpoint of `size` bytes, at most; more if it is
+    `inspected`."""
     if checkpoint:
-        return size * (_SPACE_WITH_CHECKPOINT_REFERENCE if measured else _SPACE_PER_CHECKPOINT_BYTE)
-    return size * (_SPACE_WITH_GGUF_REFERENCE if measured else _SPACE_PER_GGUF_BYTE)
+        return size * (_SPACE_WITH_FLOAT32 if inspected else _SPACE_PER_CHECKPOINT_BYTE)
+    return size * _SPACE_PER_GGUF_BYTE
 
 
 def make(wanted: Wanted, path: Path, tools: Tools, staging: Staging, progress: Progress) -> Bundle:
@@ -126,7 +163,7 @@ def make(wanted: Wanted, path: Path, tools: Tools, staging: Staging, progress: P
     Raises: ModelError if it cannot be converted or comes out worse than it may, DownloadError if the disk is too small.
     """
     size = sum(file.stat().st_size for file in path.glob("*.safetensors")) if path.is_dir() else path.stat().st_size
-    require_space(staging.scratch, space_needed(size, checkpoint=path.is_dir(), measured=wanted.keep_layers is None))
+    require_space(staging.scratch, space_needed(size, checkpoint=path.is_dir(), inspected=tools.inspect is not None))
     making = _Making(wanted, path, tools, staging, progress)
     made, quality = making.fastest_good()
     checks = making.inspect(made) if tools.inspect and quality else None
@@ -188,14 +225,14 @@ class _Making:
         fields: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in found.items()}
         return Converted(**fields)
 
-    @property
-    def reference(self) -> Path:
-        """The same model in float32, once `measure` has been there."""
-        return self.staging.scratch / "reference"
+    def float32(self) -> Path:
+        """The same model in float32."""
+        directory = self.staging.scratch / "float32"
+        self.convert("float32", directory, "float32", self._as("Preparing to measure"))
+        return directory
 
     def measure(self, made: Converted, weights: WeightsName) -> Quality:
         """How far the bundle is from the source's weights in float32."""
-        self.convert("reference", self.reference, "float32", self._as("Preparing to measure"))
         return self._quality("quality", self.staging.files, weights, made, self.progress)
 
     def _worse(self, quality: Quality, made: Converted, weights: WeightsName) -> ModelError:
@@ -209,7 +246,7 @@ class _Making:
         def work() -> dict[str, Any]:
             if self.tools.inspect is None:
                 raise TypeError("there is nothing to inspect it with")
-            return asdict(self.tools.inspect(self.path, self.staging.files, self.reference, made, self.progress))
+            return asdict(self.tools.inspect(self.path, self.staging.files, self.float32, made, self.progress))
 
         found = self.staging.once("checks", self._key(made.recipe), work)
         return Checks(found["parity"], found["memory"], tuple(found["pass_ms"]))
@@ -247,7 +284,8 @@ class _Making:
         from edgespec.quality import measure
 
         def work() -> dict[str, Any]:
-            return asdict(measure(files, self.reference, made.vocab_size, made.eos_ids, progress))
+            against = partial(self.tools.reference, self.path, float32=self.float32)
+            return asdict(measure(files, against, made.vocab_size, made.eos_ids, progress))
 
         return Quality(**self.staging.once(stage, self._key(weights), work))
 

@@ -181,7 +181,9 @@ class _Pulling:
                 return fetch_member(origin, staging.scratch, self.progress)
             case HubModel():
                 fetched = fetched_into(staging.scratch, origin)
-                needed = space_needed(origin.size, checkpoint=not origin.is_gguf, measured=wanted.keep_layers is None)
+                needed = space_needed(
+                    origin.size, checkpoint=not origin.is_gguf, inspected=self.tools.inspect is not None
+                )
                 require_space(staging.scratch, missing_bytes(origin, fetched) + needed)
                 fetch_files(origin, fetched, self.progress)
                 return fetched / origin.files[0].name if origin.is_gguf else fetched

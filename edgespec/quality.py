@@ -1,4 +1,4 @@
-"""How much a quantized graph lost: its next-token distributions against the float32 weights', on its own text."""
+"""How much a quantized graph lost: its next-token distributions against the weights' in float32, on its own text."""
 
 from __future__ import annotations
 
@@ -35,6 +35,13 @@ QUESTIONS = (
     "Describe a day in a medieval market town.",
     "Rewrite this politely: Send me the report now.",
 )
+Text = tuple[Sequence[int], int]
+"""The ids of a question and its answer, and how many of them are the question's."""
+
+Reference = Callable[[Sequence[Text], int, Callable[[float], None]], Iterator[Logits]]
+"""Says what the weights mean: for each text, the logits that each token of the answer was taken from, [tokens of the
+answer, vocabulary of that size]; hears of progress, 0 to 1."""
+
 TOKENS_PER_ANSWER = 96
 _CONTEXT = 512
 _STAGE = "Measuring the quality"
@@ -42,33 +49,44 @@ _STAGE = "Measuring the quality"
 
 def measure(
     quantized: Path,
-    reference: Path,
+    reference: Reference,
     vocab_size: int,
     eos_ids: Collection[int],
     progress: Callable[[str, float], None],
 ) -> Quality:
-    """Let the quantized model answer a few questions, then compare the two graphs on every token of the answers.
+    """Let the quantized model answer a few questions, then compare it with the reference on every token of the answers.
 
     Mean KL divergence D(reference || quantized) of the next-token distributions, in nats, and the share of positions
-    at which both find the same token most likely. Both are directories that a conversion wrote; `vocab_size` counts the
-    tokens that tokenizer and model share. The text is sampled with fixed seeds, so the figures repeat on one machine.
+    at which both find the same token most likely. `quantized` is a directory that a conversion wrote; `vocab_size`
+    counts the tokens that tokenizer and model share. The text is sampled with fixed seeds, so the figures repeat on
+    one machine.
     """
     tokenizer = Tokenizer.load(quantized / "tokenizer.json")
     ours = _open(quantized, vocab_size)
-    texts: list[tuple[list[int], int]] = []
+    texts: list[Text] = []
     for text in _write(ours, quantized, tokenizer, eos_ids):
         texts.append(text)
-        progress(_STAGE, 0.8 * len(texts) / len(QUESTIONS))
-    theirs = _open(reference, vocab_size)
+        progress(_STAGE, 0.4 * len(texts) / len(QUESTIONS))
     divergence, same, count = 0.0, 0, 0
-    for i, (ids, prompt) in enumerate(texts):
-        p, q = _logits(theirs, ids)[prompt - 1 :], _logits(ours, ids)[prompt - 1 :]
+    theirs = reference(texts, vocab_size, lambda done: progress(_STAGE, 0.4 + 0.5 * done))
+    for i, (p, (ids, prompt)) in enumerate(zip(theirs, texts, strict=True)):
+        q = _logits(ours, ids)[prompt - 1 :]
         log_p, log_q = _log_softmax(p), _log_softmax(q)
         divergence += float((np.exp(log_p) * (log_p - log_q)).sum())
         same += int((p.argmax(axis=1) == q.argmax(axis=1)).sum())
         count += len(p)
-        progress(_STAGE, 0.8 + 0.2 * (i + 1) / len(texts))
+        progress(_STAGE, 0.9 + 0.1 * (i + 1) / len(texts))
     return Quality(mean_kl=divergence / count, top1_agreement=same / count, tokens=count)
+
+
+def graph_logits(
+    directory: Path, texts: Sequence[Text], vocab_size: int, progress: Callable[[float], None]
+) -> Iterator[Logits]:
+    """A `Reference` that is a graph: one in float32, in a directory that a conversion wrote."""
+    model = _open(directory, vocab_size)
+    for done, (ids, prompt) in enumerate(texts, 1):
+        yield _logits(model, ids)[prompt - 1 :]
+        progress(done / len(texts))
 
 
 def _open(directory: Path, vocab_size: int) -> OnnxCausalLM:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,14 +17,16 @@ from edgespec.bundle.hub import HubModel, HubReference, look_up
 from edgespec.bundle.hub_download import fetch_files, missing_bytes
 from edgespec.bundle.manifest import check_name
 from edgespec.chat.tokenizer import Tokenizer
+from edgespec.decoding.protocols import Logits
 from edgespec.errors import ModelError, UsageError
-from edgespec.graph import Converted
+from edgespec.graph import Converted, reference_logits
 from edgespec.graph.families import read_family
 from edgespec.graph.formats import WeightsName
 from edgespec.graph.settings import Settings
-from edgespec.making import Tools, space_needed
+from edgespec.making import Float32, Tools, space_needed
 from edgespec.model_folder import DESCRIPTIONS, ModelFolder
 from edgespec.pull import fetched_into, find, pull, work_name
+from edgespec.quality import Text, graph_logits
 from export.costs import measure_costs
 from export.parity import parity
 
@@ -66,7 +68,7 @@ def export(
     `draft` is the bundle that is to draft for it. `force` keeps what the checks would refuse. Raises: as `pull`.
     """
     _origin(reference)
-    tools = Tools(weights, convert, partial(inspect, force=force), force, draft)
+    tools = Tools(weights, convert, choose_reference, partial(inspect, force=force), force, draft)
     return pull(reference, store, name=name, tools=tools, progress=progress)
 
 
@@ -88,7 +90,7 @@ def plan(reference: str, store: Store, *, name: str | None, weights: WeightsName
             architecture=str(model.config.get("model_type")),
             obstacle=obstacle(folder),
             fetch=fetch,
-            disk=fetch + space_needed(size, checkpoint=True, measured=True),
+            disk=fetch + space_needed(size, checkpoint=True, inspected=True),
             size=made,
             memory=made + _kv_size(model),
         )
@@ -132,10 +134,24 @@ def convert(
     return export_with_optimum(source, out, weights=weights, progress=progress)
 
 
-def inspect(source: Path, files: Path, reference: Path, made: Converted, progress: Progress, *, force: bool) -> Checks:
+def choose_reference(
+    source: Path,
+    texts: Sequence[Text],
+    vocab_size: int,
+    progress: Callable[[float], None],
+    *,
+    float32: Float32,
+) -> Iterator[Logits]:
+    """A `making.Reference`: the weights themselves where edgespec knows what to do with them, else Optimum's graph."""
+    if obstacle(source) is None:
+        return reference_logits(source, texts, vocab_size, progress)
+    return graph_logits(float32(), texts, vocab_size, progress)
+
+
+def inspect(source: Path, files: Path, float32: Float32, made: Converted, progress: Progress, *, force: bool) -> Checks:
     """A `making.Inspect`. Raises: ModelError for logits that are not transformers', unless `force`."""
     progress("Comparing with transformers", 0.0)
-    difference = parity(source, reference, made.context_length)
+    difference = parity(source, float32, made.context_length)
     if difference is not None and not difference <= MAX_PARITY and not force:
         raise ModelError(
             f"the graph of {source.name} is not the model: its logits are up to {difference:.3g} away from "

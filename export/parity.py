@@ -11,6 +11,7 @@ import psutil
 
 from edgespec.chat.tokenizer import Tokenizer
 from edgespec.decoding.passes import PREFILL_CHUNK
+from edgespec.making import Float32
 from edgespec.quality import QUESTIONS
 from edgespec.runtime.model import OnnxCausalLM
 
@@ -18,9 +19,9 @@ _TOKENS, _STEPS = 192, 8
 _SPARE = 1.25
 
 
-def parity(checkpoint: Path, bundle_files: Path, context_length: int) -> float | None:
-    """The largest absolute difference of the logits of `bundle_files`, a float32 graph, from transformers' in float32,
-    over a text of up to 192 tokens: all but the last 8 in passes of many rows, those one by one.
+def parity(checkpoint: Path, float32: Float32, context_length: int) -> float | None:
+    """The largest absolute difference of the logits of the graph in `float32` from transformers', over a text of up to
+    192 tokens: all but the last 8 in passes of many rows, those one by one.
 
     None if memory does not hold the checkpoint's weights in float32.
     """
@@ -29,6 +30,7 @@ def parity(checkpoint: Path, bundle_files: Path, context_length: int) -> float |
     size = 2 * sum(file.stat().st_size for file in checkpoint.glob("*.safetensors"))
     if psutil.virtual_memory().available < _SPARE * size:
         return None
+    bundle_files = float32()
     tokenizer = Tokenizer.load(bundle_files / "tokenizer.json")
     ids = tokenizer.encode(" ".join(QUESTIONS))[: min(_TOKENS, context_length - 1)]
     theirs: Any = transformers.AutoModelForCausalLM.from_pretrained(

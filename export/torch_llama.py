@@ -10,16 +10,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from edgespec.graph.checkpoint import CheckpointWeights
-from edgespec.graph.config import DecoderConfig
-from edgespec.graph.families import read_family
-from edgespec.graph.gguf_families import read_config
-from edgespec.graph.gguf_model import GGUFWeights
-from edgespec.graph.gguf_reader import GGUFFile
 from edgespec.graph.quantize import float_chunks
-from edgespec.graph.settings import Settings
-from edgespec.graph.weights import WeightSource, vector
-from edgespec.model_folder import ModelFolder
+from edgespec.graph.reference import open_weights
+from edgespec.graph.weights import vector
 
 
 class TorchLlama:
@@ -27,7 +20,7 @@ class TorchLlama:
 
     def __init__(self, source: Path, *, device: str = "cpu", dtype: torch.dtype = torch.bfloat16) -> None:
         """Raises: ModelError if the model is damaged or not of the plain llama family."""
-        self.config, weights = _read(source)
+        self.config, weights = open_weights(source)
         config, rotary = self.config, self.config.layers[0].rotary
         if config.architecture != "llama" or config.biases or rotary is None or not config.taps:
             raise weights.error("heads are trained for llama models without biases, of seven layers and more")
@@ -102,16 +95,6 @@ class TorchLlama:
 
     def _norm(self, x: Tensor, gain: Tensor) -> Tensor:
         return F.rms_norm(x, (x.shape[-1],), gain, self.config.rms_epsilon)
-
-
-def _read(source: Path) -> tuple[DecoderConfig, WeightSource]:
-    if source.is_dir():
-        folder = ModelFolder.read(source)
-        config = read_family(Settings(folder.config, f"config.json of {source.name}"))
-        return config, CheckpointWeights(source, config)
-    file = GGUFFile(source)
-    config = read_config(file)
-    return config, GGUFWeights(file, config)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:

@@ -19,11 +19,14 @@ formats.py       embedding and linear layers in either
 builder.py       an ONNX graph whose weights are streamed to disk
 attention.py     a layer's attention, with lengths and positions
 decoder.py       the graph of any family
+eagle.py eagle_checkpoint.py   an EAGLE-3 head
+reference.py     what the weights say in float32
 convert.py       all of it together
 """
 
 from __future__ import annotations
 
 from edgespec.graph.convert import Converted, convert_checkpoint, convert_gguf, formats_to_try
+from edgespec.graph.reference import reference_logits
 
-__all__ = ["Converted", "convert_checkpoint", "convert_gguf", "formats_to_try"]
+__all__ = ["Converted", "convert_checkpoint", "convert_gguf", "formats_to_try", "reference_logits"]

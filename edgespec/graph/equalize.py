@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from edgespec.graph.config import DecoderConfig
-from edgespec.graph.forward import Forward
+from edgespec.graph.forward import READINGS, Forward
 from edgespec.graph.quantize import Rows
 from edgespec.graph.weights import WeightSource
 
@@ -105,7 +105,7 @@ def measure_channels(
                 energies |= dict.fromkeys(reading.tensors, energy)
             if reading.massive > _MASSIVE:
                 delicate.update(reading.tensors)
-            progress(done / (4 * len(layers)))
+            progress(done / (READINGS * len(layers)))
     return Channels(factors, energies, frozenset(delicate))
 
 

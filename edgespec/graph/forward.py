@@ -1,10 +1,12 @@
-"""A model's forward pass in NumPy, for the loudness of its channels: one pass over a short text, streamed weights."""
+"""A model's forward pass in NumPy over short texts, its weights streamed: how loud its channels are, and its logits."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,9 @@ from edgespec.graph.rotary import has_long_table
 from edgespec.graph.weights import WeightSource, vector
 
 Array = NDArray[np.float32]
+
+READINGS: Final = 4
+"""Of a layer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +36,17 @@ class Reading:
 
 
 class Forward:
-    """One pass of the model over `ids`, a layer after the other, in float32 [rows, channels]."""
+    """One pass of the model over some texts, a layer after the other, in float32 [rows of all texts, channels]."""
 
-    def __init__(self, source: WeightSource, config: DecoderConfig, ids: Sequence[int]) -> None:
+    def __init__(self, source: WeightSource, config: DecoderConfig, *texts: Sequence[int]) -> None:
         self._source, self._config = source, config
+        self._ends = list(accumulate(len(ids) for ids in texts))
         table = source.rows("token_embd.weight")
-        chosen = replace(table, data=table.data[list(ids)])
+        chosen = replace(table, data=table.data[[token for ids in texts for token in ids]])
         self._x = np.concatenate(list(float_chunks([chosen]))) * np.float32(config.embedding_scale)
+        positions = np.concatenate([np.arange(len(ids)) for ids in texts])
         self._turns = {
-            layer.rotary: _turns(layer.rotary, config.context_length, len(ids))
+            layer.rotary: _turns(layer.rotary, config.context_length, positions)
             for layer in set(config.layers)
             if layer.rotary is not None
         }
@@ -56,6 +63,18 @@ class Forward:
             yield reading
             activate = _silu if self._config.activation == "silu" else _gelu_tanh
             yield self._add(n, "ffn_down", "post_ffw_norm", activate(gate) * up)
+
+    def logits(self, rows: slice, vocab_size: int) -> Array:
+        """Of some rows, behind the last layer: float32 [rows, vocab_size], a part of the model's vocabulary."""
+        config = self._config
+        x = self._norm(self._x[rows], "output_norm.weight") * np.float32(config.logit_scale)
+        head = self._source.rows("token_embd.weight" if config.tied else "output.weight")
+        chosen = replace(head, data=head.data[:vocab_size])
+        logits = np.concatenate([x @ chunk.T for chunk in float_chunks([chosen])], axis=1, dtype=np.float32)
+        if (cap := config.logit_softcap) is not None:
+            np.tanh(logits / np.float32(cap), out=logits)
+            logits *= np.float32(cap)
+        return logits
 
     def _norm(self, x: Array, gain: str) -> Array:
         mean_square = np.square(x).mean(axis=-1, keepdims=True)
@@ -85,11 +104,18 @@ class Forward:
         return reading
 
     def _attend(self, n: int, q: Array, k: Array, v: Array) -> Array:
-        """Causal attention of query heads in groups that share a key head. Returns [rows, heads * head size]."""
-        config, layer, rows = self._config, self._config.layers[n], len(q)
+        """Attention within each text. Returns [rows, heads * head size]."""
+        layer = self._config.layers[n]
+        queries = self._heads(q, layer, f"blk.{n}.attn_q_norm.weight")
+        keys = self._heads(k, layer, f"blk.{n}.attn_k_norm.weight")
+        texts = [slice(start, end) for start, end in pairwise([0, *self._ends])]
+        return np.concatenate([self._attend_within(layer, queries[t], keys[t], v[t]) for t in texts])
+
+    def _attend_within(self, layer: LayerConfig, queries: Array, keys: Array, v: Array) -> Array:
+        """Causal attention of query heads in groups that share a key head."""
+        config, rows = self._config, len(v)
         shared, size = config.kv_heads, config.head_size
-        queries = self._heads(q, layer, f"blk.{n}.attn_q_norm.weight").reshape(rows, shared, -1, size)
-        keys = self._heads(k, layer, f"blk.{n}.attn_k_norm.weight").transpose(1, 2, 0)[:, None]
+        queries, keys = queries.reshape(rows, shared, -1, size), keys.transpose(1, 2, 0)[:, None]
         scores = queries.transpose(1, 2, 0, 3) @ keys * np.float32(config.attention_scale)
         if (cap := config.attention_softcap) is not None:
             scores = np.float32(cap) * np.tanh(scores / np.float32(cap))
@@ -113,10 +139,10 @@ class Forward:
         return np.concatenate(turned, axis=-1, dtype=np.float32)
 
 
-def _turns(rotary: Rotary, context_length: int, rows: int) -> tuple[Array, Array]:
+def _turns(rotary: Rotary, context_length: int, positions: NDArray[np.int64]) -> tuple[Array, Array]:
     """Cosines and sines, [rows, 1, pairs], as the graph has them for its whole context."""
     frequencies = rotary.long_frequencies if has_long_table(rotary, context_length) else rotary.frequencies
-    angles = np.outer(np.arange(rows), frequencies)[:, None]
+    angles = np.outer(positions, frequencies)[:, None]
     return (np.cos(angles) * rotary.magnitude).astype(np.float32), (np.sin(angles) * rotary.magnitude).astype(
         np.float32
     )

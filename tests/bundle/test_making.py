@@ -12,7 +12,7 @@ from tiny import write_tiny_gguf
 from edgespec.bundle import Checks, Quality, Store
 from edgespec.errors import ModelError
 from edgespec.graph import Converted
-from edgespec.making import Tools
+from edgespec.making import Float32, Tools
 from edgespec.pull import pull
 
 GOOD, BAD = Quality(0.005, 0.98, 1000), Quality(0.5, 0.6, 1000)
@@ -30,10 +30,10 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgespec.quality.measure", lambda *_: GOOD)
 
 
-def found(source: Path, files: Path, reference: Path, made: Converted, progress: object) -> Checks:
+def found(source: Path, files: Path, float32: Float32, made: Converted, progress: object) -> Checks:
     assert (source / "config.json").exists()
     assert (files / "model.onnx").exists()
-    assert (reference / "model.onnx").exists()
+    assert (float32() / "model.onnx").exists()
     assert made.vocab_size == 304
     return FOUND
 
@@ -53,7 +53,8 @@ def test_a_bundle_that_was_not_looked_at_is_made_again(store: Store, folder: Pat
 
 
 def test_finished_stages_are_not_done_again(store: Store, folder: Path) -> None:
-    def stop(*_: object) -> Checks:
+    def stop(source: Path, files: Path, float32: Float32, *_: object) -> Checks:
+        float32()
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

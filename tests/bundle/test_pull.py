@@ -64,7 +64,6 @@ def test_from_the_catalog(store: Store, catalog: Catalog, gguf: Path, measured: 
         "Checking the download",
         "Unpacking the model",
         "Converting the model",
-        "Preparing to measure",
         "Storing the model",
     ]
 

@@ -110,8 +110,8 @@ def test_layers_of_a_file_can_be_chosen(store: Store, hub: FakeHub) -> None:
 
 
 def test_a_disk_that_is_too_small_for_it(tiny_disk: Path, hub: FakeHub) -> None:
-    hub.repositories["Some/Tiny"]["q4/Tiny.gguf"] = bytes(500_000)
-    with pytest.raises(DownloadError, match=r"MB free and 5\.5 MB are needed"):
+    hub.repositories["Some/Tiny"]["q4/Tiny.gguf"] = bytes(5_000_000)
+    with pytest.raises(DownloadError, match=r"MB free and 15\.0 MB are needed"):
         pull(REFERENCE, Store(tiny_disk / "models"))
     assert hub.ranges() == []
 
@@ -152,7 +152,7 @@ pull(reference, Store(Path(root)), progress=stop)
 """
 
 
-@pytest.mark.parametrize(("stage", "fraction"), [("Fetching", 0.5), ("Converting", 0.5), ("Preparing", 0.5)])
+@pytest.mark.parametrize(("stage", "fraction"), [("Fetching", 0.5), ("Converting", 0.5), ("Measuring", 0.5)])
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
 def test_killed_and_gone_on_with(store: Store, hub: FakeHub, stage: str, fraction: float, kill: signal.Signals) -> None:
     command = [sys.executable, "-c", CHILD, str(store.root), REFERENCE, stage, str(fraction)]
@@ -173,4 +173,4 @@ def test_killed_and_gone_on_with(store: Store, hub: FakeHub, stage: str, fractio
         assert int(resumed.removeprefix("bytes=").rstrip("-")) > 10_000
     else:
         assert hub.ranges() == []
-    assert ("Converting the model" in stages) is (stage != "Preparing")
+    assert ("Converting the model" in stages) is (stage != "Measuring")

@@ -13,7 +13,7 @@ from checkpoints import SIZES, write_texts
 from numpy.typing import NDArray
 
 from edgespec.decoding.exactness import splits_agree
-from edgespec.graph import convert_checkpoint
+from edgespec.graph import convert_checkpoint, reference_logits
 from edgespec.graph.checkpoint import CheckpointWeights
 from edgespec.graph.families import read_family
 from edgespec.graph.forward import Forward
@@ -163,6 +163,14 @@ def test_channels_are_evened_out_by_the_same_model(case: Case) -> None:
     forward = Forward(weights, config, IDS)
     assert len(list(forward.readings(range(len(config.layers))))) == 4 * len(config.layers)
     np.testing.assert_allclose(forward._norm(forward._x, "output_norm.weight"), case.hidden, atol=1e-3)
+
+
+def test_the_reference_for_quality_is_the_model(case: Case) -> None:
+    """Several texts at once, none of which sees another."""
+    texts = [(IDS, 25), (IDS[:30], 1), (IDS[:41], 40)]
+    found = list(reference_logits(case.checkpoint, texts, 300, lambda _: None))
+    for logits, (ids, start) in zip(found, texts, strict=True):
+        np.testing.assert_allclose(logits, case.logits[start - 1 : len(ids) - 1, :300], atol=1e-3)
 
 
 def test_int8_stays_close_and_exact(case: Case) -> None:
