@@ -25,6 +25,8 @@ DEFAULT_KEYS: Mapping[str, str] = MappingProxyType(
         "tokens": "f3",
         "statistics": "f4",
         "settings": "f5",
+        "copy-answer": "f8",
+        "copy-code": "f9",
         "palette": "ctrl+p",
     }
 )

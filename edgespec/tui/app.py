@@ -13,7 +13,9 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
 from edgespec import commands
+from edgespec.chat.screen import printable
 from edgespec.errors import UsageError
+from edgespec.tui.body import Body
 from edgespec.tui.context import ContextScreen
 from edgespec.tui.help import HelpScreen, help_for
 from edgespec.tui.messages import (
@@ -46,6 +48,8 @@ class EdgespecApp(TalkApp):
         Binding("f3", "tokens", "Tokens", id="tokens"),
         Binding("f4", "statistics", "Statistics", show=False, id="statistics"),
         Binding("f5", "command('set')", "Settings", id="settings"),
+        Binding("f8", "copy(False)", "Copy the answer", show=False, id="copy-answer"),
+        Binding("f9", "copy(True)", "Copy the last code block", show=False, id="copy-code"),
         Binding("tab", "complete", show=False, priority=True),
     ]
 
@@ -105,6 +109,20 @@ class EdgespecApp(TalkApp):
         if action == "complete":
             return self._prompt.has_focus and bool(self._completion.ways)
         return action != "stop" or not self.idle or self._branches.editing or self._switching is not None
+
+    def action_copy(self, code: bool) -> None:
+        if text := self._transcript.copyable(code=code):
+            self._copy(text)
+        else:
+            self._hint("There is no code to copy." if code else "There is no answer to copy.")
+
+    @on(Body.CodeChosen)
+    def _code_chosen(self, message: Body.CodeChosen) -> None:
+        self._copy(message.code)
+
+    def _copy(self, text: str) -> None:
+        self.copy_to_clipboard(printable(text))
+        self._hint(f"Copied {len(text):,} characters, if this terminal allows it.")
 
     def action_tokens(self) -> None:
         if self._turns:

@@ -41,7 +41,7 @@ def per_round(tokens: float | None) -> str:
 def bar(fraction: float, width: int, style: str = "$primary") -> Content:
     """A meter `width` cells wide, filled from the left."""
     filled = round(min(max(fraction, 0.0), 1.0) * width)
-    return Content.assemble(("━" * filled, style), ("━" * (width - filled), "$foreground 15%"))
+    return Content.assemble(("━" * filled, style), ("─" * (width - filled), "$foreground 25%"))
 
 
 def age(seconds: float) -> str:

@@ -16,12 +16,12 @@ from edgespec.chat.screen import printable
 from edgespec.tui import figures
 from edgespec.tui.engine import Engine
 from edgespec.tui.lines import Lines
+from edgespec.tui.terminal import frame_seconds
 from edgespec.tui.turn import Turn
 
 if TYPE_CHECKING:
     from edgespec.decoding.costs import Costs
 
-_REFRESH_SECONDS = 0.25
 _DIM = "$foreground 60%"
 _HEADS = ("", "tok", "tok/s", "first", "accepted", "tok/round", "arms, % of rounds")
 _WIDTHS = (4, 6, 8, 9, 16, 10)
@@ -31,6 +31,7 @@ _BAR = 30
 class Statistics(ModalScreen[None]):
     """A table of `turns`, written anew while the last of them runs, and the costs behind the choices of `chat`."""
 
+    HELP = "What each answer took, and what passes and drafts cost on this machine."
     DEFAULT_CSS = """
     Statistics { background: $background; }
     Statistics VerticalScroll { padding: 1 2 0 4; scrollbar-size-vertical: 1; }
@@ -51,7 +52,7 @@ class Statistics(ModalScreen[None]):
     def on_mount(self) -> None:
         self.query_one(VerticalScroll).focus()
         self._write()
-        self.set_interval(_REFRESH_SECONDS, self._write)
+        self.set_interval(2 * frame_seconds(), self._write)
 
     def _write(self) -> None:
         lines = [Content.styled("Answers of this session", "bold"), *_table(self._turns), Content("")]

@@ -3,7 +3,7 @@ handlers here own the state."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from threading import Event as Flag
 from typing import ClassVar
@@ -11,6 +11,7 @@ from typing import ClassVar
 from textual import on, work
 from textual.app import App, ComposeResult
 from textual.containers import Horizontal, Vertical
+from textual.filter import LineFilter
 from textual.widgets import Footer
 
 from edgespec.config import Value
@@ -41,11 +42,9 @@ from edgespec.tui.sidebar import Sidebar
 from edgespec.tui.slash import SlashCommands
 from edgespec.tui.status import Status
 from edgespec.tui.switching import Switch, introduction
+from edgespec.tui.terminal import AsciiFilter, frame_seconds, needs_ascii, over_ssh
 from edgespec.tui.transcript import Transcript
 from edgespec.tui.turn import Baseline, Turn
-
-REFRESH_SECONDS = 0.25
-"""How often the figures are written while an answer streams."""
 
 HINT_SECONDS = 3.0
 
@@ -61,6 +60,7 @@ class TalkApp(App[None]):
     def __init__(self, load: Load, recorder: Recorder | None = None, setup: Setup | None = None) -> None:
         super().__init__()
         self.setup = setup or Setup(lambda _values: load)
+        self._ascii = bool(self.setup.values.get("screen.ascii", needs_ascii()))
         self.slash = SlashCommands(self)
         self.chat: Engine | None = None
         self.load_error: EdgespecError | None = None
@@ -73,6 +73,10 @@ class TalkApp(App[None]):
         self._session = Stats()
         self._after_turn: Callable[[], Awaitable[None]] | None = None
         self._baseline = Baseline()
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        filters = super().get_line_filters()
+        return [*filters, AsciiFilter()] if self._ascii else filters
 
     def compose(self) -> ComposeResult:
         with Horizontal():
@@ -96,7 +100,9 @@ class TalkApp(App[None]):
             self.theme = str(theme)
         self.set_keymap(keymap(self.setup.values))
         self.theme_changed_signal.subscribe(self, lambda theme: self.setup.keep("screen.theme", theme.name) and None)
-        self._ticker = self.set_interval(REFRESH_SECONDS, self._show_figures, pause=True)
+        if over_ssh():
+            self.animation_level = "none"
+        self._ticker = self.set_interval(2 * frame_seconds(), self._show_figures, pause=True)
         self._prompt.focus()
         self.recorder.questions(lambda texts: self.post_message(QuestionsRead(texts)))
         self.call_after_refresh(self._begin_loading)

@@ -19,6 +19,7 @@ from edgespec.tui.lines import Lines
 class Thoughts(Vertical, can_focus=True):
     """A click or Enter opens and closes it. It is not there while there is no thought."""
 
+    HELP = "What the model thought before it answered. Enter or a click opens and closes it."
     DEFAULT_CSS = """
     Thoughts { height: auto; display: none; margin: 0 0 1 0; color: $foreground 60%; }
     Thoughts:focus > Lines { text-style: bold; color: $primary; }

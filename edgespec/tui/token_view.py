@@ -15,16 +15,17 @@ from textual.widgets import Footer, Static
 
 from edgespec.chat.screen import printable
 from edgespec.tui.lines import Lines
+from edgespec.tui.terminal import frame_seconds
 from edgespec.tui.tokens import Look, Origin, TokenLines, origins
 from edgespec.tui.turn import Turn
 
-_FRAME_SECONDS = 0.125
 _ORDER: tuple[Origin, ...] = ("accepted", "bonus", "correction", "plain", "rejected")
 
 
 class TokenView(ModalScreen[None]):
     """Shows one of `turns`, the last one at first; also while it grows."""
 
+    HELP = "An answer token by token: where each came from. With r, also what was proposed and rejected."
     DEFAULT_CSS = """
     TokenView { background: $background; }
     TokenView #legend { height: auto; padding: 1 2 0 4; }
@@ -58,7 +59,7 @@ class TokenView(ModalScreen[None]):
         self._lines, self._legend = self.query_one(Lines), self.query_one("#legend", Static)
         self._scroll = self.query_one(VerticalScroll)
         self._scroll.focus()
-        self.set_interval(_FRAME_SECONDS, self._grow)
+        self.set_interval(frame_seconds(), self._grow)
         self.call_after_refresh(self._begin)
 
     def on_resize(self) -> None:

@@ -14,10 +14,9 @@ from edgespec.chat.screen import printable
 from edgespec.chat.thinking import ThoughtSplitter
 from edgespec.tui.body import Body
 from edgespec.tui.lines import Lines
+from edgespec.tui.markdown import codes
+from edgespec.tui.terminal import frame_seconds
 from edgespec.tui.thoughts import Thoughts
-
-FRAME_SECONDS = 0.125
-"""How often more of an answer is shown."""
 
 WELCOME = Content.assemble(
     ("edgespec", "bold $primary"),
@@ -100,7 +99,12 @@ class AnswerBlock(Vertical):
             self._thoughts.end()
             self._body.append(answer)
         if thought or answer:
-            self._timer = self.set_timer(FRAME_SECONDS, self._show)
+            self._timer = self.set_timer(frame_seconds(), self._show)
+
+    @property
+    def code(self) -> str | None:
+        """The last code block."""
+        return next(reversed(codes(self.text)), None)
 
     async def finish(self, footer: str) -> None:
         """End the answer, with `footer` under it."""
@@ -158,6 +162,11 @@ class Transcript(VerticalScroll, can_focus=False):
 
     async def end_answer(self, footer: str) -> None:
         await self._answer.finish(footer)
+
+    def copyable(self, *, code: bool) -> str:
+        """The text of the last answer that has any, or its last code block; empty where there is none."""
+        found = (block.code if code else block.text for block in reversed(self.query(AnswerBlock)))
+        return next(filter(None, found), "")
 
     async def clear(self) -> None:
         """Show an empty conversation."""

@@ -7,6 +7,7 @@ from scripted import ScriptedChat, answered, app_for, ask, make_round, screen_te
 
 from edgespec.chat.events import PromptProgress
 from edgespec.errors import ContextFullError
+from edgespec.tui.body import Body
 from edgespec.tui.prompt import Prompt
 from edgespec.tui.thoughts import Thoughts
 from edgespec.tui.transcript import AnswerBlock, Note, Transcript
@@ -305,3 +306,30 @@ async def test_no_thought_no_fold(chat: ScriptedChat) -> None:
         await answered(pilot, 1)
         assert "The tag <think> opens, </think> closes." in screen_text(app)
         assert "▸" not in screen_text(app)
+
+
+async def test_an_answer_and_its_code_are_copied(chat: ScriptedChat) -> None:
+    app = app_for(chat)
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        await pilot.press("f8")
+        await wait_for_text(pilot, "There is no answer to copy.")
+        await ask(pilot, "code?")
+        source = "First:\n\n```sh\nls\n```\n\n- then:\n\n  ```python\n  x = '\x1b]0;t\x07'\n  ```\n"
+        chat.say(source)
+        chat.finish()
+        await answered(pilot, 1)
+        await pilot.press("f9")
+        assert app.clipboard == "x = '␛]0;t␇'\n"
+        await pilot.press("f8")
+        assert app.clipboard == source.replace("\x1b", "␛").replace("\x07", "␇")
+        body = app.query_one("AnswerBlock > Body", Body)
+        rows = [y for y, line in enumerate(body.lines) if line.plain.endswith(" copy ")]
+        for row, copied in zip(rows, ["ls\n", "x = '␛]0;t␇'\n"], strict=True):
+            app.clear_notifications()  # they would be clicked
+            await pilot.pause()
+            await pilot.click(body, offset=(body.size.width - 1, row))
+            await pilot.pause()
+            assert app.clipboard == copied
+        app.copy_to_clipboard("")
+        await pilot.click(body, offset=(6, 3))
+        assert app.clipboard == ""

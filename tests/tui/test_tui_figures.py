@@ -35,7 +35,9 @@ async def test_the_sidebar_lives_while_the_answer_streams(chat: ScriptedChat) ->
             f"tokens {stats.emitted}",
         }
         for number, position in enumerate(stats.per_position, start=1):
-            expected.add(f"{number} {'━' * 19} {100 * position.accepted / position.tested:.0f} %")
+            share = position.accepted / position.tested
+            bar = "━" * round(share * 19) + "─" * (19 - round(share * 19))
+            expected.add(f"{number} {bar} {100 * share:.0f} %")
         await wait_until(pilot, lambda: expected <= set(sidebar_lines(screen_text(app))))
         assert chat.sending.is_set()
         spent_ms = sum(r.total_ms for r in ROUNDS)

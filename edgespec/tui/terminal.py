@@ -1,0 +1,82 @@
+"""What the terminal can do, and what it is spared."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Mapping
+from functools import lru_cache
+
+from rich.cells import cell_len
+from rich.segment import Segment
+from textual.color import Color
+from textual.filter import LineFilter
+
+_LOCAL_FRAME, _REMOTE_FRAME = 0.125, 0.35
+"""Seconds between two paintings of what streams: each takes processor time from the model, or bytes from the line."""
+
+
+def over_ssh(environment: Mapping[str, str] = os.environ) -> bool:
+    return bool(environment.get("SSH_CONNECTION"))
+
+
+def frame_seconds() -> float:
+    """How often more of an answer is shown; figures half as often."""
+    return _REMOTE_FRAME if over_ssh() else _LOCAL_FRAME
+
+
+def needs_ascii(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether the locale names a character set that is not UTF-8. One that names none, or none at all, is not asked."""
+    locale = next((environment[name] for name in ("LC_ALL", "LC_CTYPE", "LANG") if environment.get(name)), "")
+    _, _, charset = locale.partition(".")
+    return bool(charset) and "utf" not in charset.lower()
+
+
+def _glyphs() -> dict[str, str]:
+    groups = {
+        "-": "─╌┄┈╴╶–—‐‑−▔▀┬┴",
+        "=": "━═╸╺",
+        "|": "│┃║▌▐▏▎▍▊▋▉╵╷╹╻┆┊",
+        "+": "╭╮╰╯┌┐└┘├┤┼┏┓┗┛┣┫╋▛▜▙▟▗▖▝▘┳┻▆",
+        "#": "█▓■▪▇",
+        ":": "▃▒",
+        ".": "·…▂░",
+        "_": "▁▄▅",
+        "*": "•●★",
+        "o": "◦○",
+        ">": "❯▸▶→»›",
+        "<": "←«‹⏎↵",
+        "^": "↑▲△",
+        "v": "↓▼▾✓✔",
+        "x": "×✗✘",
+        '"': "“”„",
+        "'": "‘’‚´",
+        " ": "\u00a0\u2009\u202f",
+    }
+    return {glyph: sign for sign, glyphs in groups.items() for glyph in glyphs}
+
+
+_SIGNS = _glyphs()
+
+
+def to_ascii(text: str) -> str:
+    """`text` as wide as it was, in ASCII: lines and marks by what looks like them, letters without their accents, all
+    else by question marks."""
+    return text if text.isascii() else "".join(map(_to_ascii, text))
+
+
+@lru_cache(maxsize=4096)
+def _to_ascii(character: str) -> str:
+    if character.isascii():
+        return character
+    width = cell_len(character)
+    plain = unicodedata.normalize("NFKD", character)[:1]
+    sign = _SIGNS.get(character) or (plain if plain.isascii() else "?")
+    return sign * width
+
+
+class AsciiFilter(LineFilter):
+    """The last thing that happens to a line on its way to a terminal that knows nothing but ASCII."""
+
+    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
+        return [Segment(to_ascii(text), style, control) for text, style, control in segments]
