@@ -32,6 +32,7 @@ _MODULES = {
     "doctor": "doctor",
     "history": "history",
     "config": "config",
+    "web": "web",
 }
 """Each subcommand's module in edgespec.cli, in the order of `--help`; the module is imported when it is needed."""
 

@@ -25,7 +25,8 @@ def run_app(config: Config, history: Path | None) -> None:
 
     Raises UsageError without a terminal, and the load's error if the user quits while there is no model.
     """
-    if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM") == "dumb":
+    terminal = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    if not terminal and "TEXTUAL_DRIVER" not in os.environ:  # a browser draws what another driver sends it
         raise UsageError("The chat needs an interactive terminal; use `edgespec run MODEL` here.")
 
     def opener(values: Mapping[str, Value]) -> Load:

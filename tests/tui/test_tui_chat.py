@@ -6,8 +6,12 @@ import pytest
 from scripted import ScriptedChat, answered, app_for, ask, make_round, screen_text, wait_for_text, wait_until
 
 from edgespec.chat.events import PromptProgress
+<<<<<<< HEAD
 from edgespec.errors import ContextFullError
 from edgespec.tui.body import Body
+=======
+from edgespec.errors import UsageError
+>>>>>>> 04b8771 (edgespec web: the chat in a browser, behind a token, with nothing fetched from elsewhere)
 from edgespec.tui.prompt import Prompt
 from edgespec.tui.thoughts import Thoughts
 from edgespec.tui.transcript import AnswerBlock, Note, Transcript
@@ -154,7 +158,7 @@ async def test_an_error_is_one_sentence_and_the_message_comes_back(chat: Scripte
     app = app_for(chat)
     async with app.run_test(size=(120, 40)) as pilot:
         await ask(pilot, "much too long")
-        chat.fail(ContextFullError("The prompt is 12 tokens too long [/]. Start a new chat."))
+        chat.fail(UsageError("The prompt is 12 tokens too long [/]. Start a new chat."))
         await wait_for_text(pilot, "The prompt is 12 tokens too long [/]. Start a new chat.")
         assert app.query_one(Prompt).text == "much too long"
         app.query_one(Prompt).clear()
