@@ -41,7 +41,7 @@ def address(home: Path) -> Iterator[str]:
     """Where `edgespec web` says that the chat is."""
     (home / "config.toml").write_text('model = "tiny"\nmax-tokens = 8\n')
     command = [sys.executable, "-m", "edgespec", "web", "--port", str(free_port())]
-    environment = {**os.environ, "EDGESPEC_HOME": str(home)}
+    environment = {**os.environ, "EDGESPEC_HOME": str(home), "EDGESPEC_HISTORY": "1"}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as child:
         assert child.stderr is not None
         found = re.search(r"http://\S+token=[\w-]+", child.stderr.readline())

@@ -6,12 +6,8 @@ import pytest
 from scripted import ScriptedChat, answered, app_for, ask, make_round, screen_text, wait_for_text, wait_until
 
 from edgespec.chat.events import PromptProgress
-<<<<<<< HEAD
-from edgespec.errors import ContextFullError
-from edgespec.tui.body import Body
-=======
 from edgespec.errors import UsageError
->>>>>>> 04b8771 (edgespec web: the chat in a browser, behind a token, with nothing fetched from elsewhere)
+from edgespec.tui.body import Body
 from edgespec.tui.prompt import Prompt
 from edgespec.tui.thoughts import Thoughts
 from edgespec.tui.transcript import AnswerBlock, Note, Transcript
