@@ -13,7 +13,6 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
 from edgespec import commands
-from edgespec.chat.screen import printable
 from edgespec.errors import UsageError
 from edgespec.tui.body import Body
 from edgespec.tui.context import ContextScreen
@@ -121,7 +120,7 @@ class EdgespecApp(TalkApp):
         self._copy(message.code)
 
     def _copy(self, text: str) -> None:
-        self.copy_to_clipboard(printable(text))
+        self.copy_to_clipboard(text)
         self._hint(f"Copied {len(text):,} characters, if this terminal allows it.")
 
     def action_tokens(self) -> None:

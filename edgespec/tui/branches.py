@@ -97,7 +97,7 @@ class Branches:
         try:
             found = save(self._app.recorder.conversation, Path(path) if path else None)
         except UsageError as error:
-            self._app.notify(str(error), severity="error", markup=False)
+            self._app.notify(str(error), severity="error")
         else:
             self._hint(f"Wrote {found}")
 
@@ -116,7 +116,7 @@ class Branches:
         return False
 
     def _hint(self, text: str) -> None:
-        self._app.notify(text, markup=False)
+        self._app.notify(text)
 
     async def _rewind(self) -> str:
         text = self._app.recorder.rewind() or ""

@@ -54,7 +54,7 @@ class SlashCommands:
             else:
                 await self._own[name](argument)
         except UsageError as error:
-            self._app.notify(str(error), severity="error", markup=False)
+            self._app.notify(str(error), severity="error")
 
     def arguments(self) -> dict[str, tuple[str, ...]]:
         """What each command may be followed by, for whoever completes what is typed."""
@@ -133,18 +133,18 @@ class SlashCommands:
         chat.adjust(changed_settings(chat.settings, changes))
         self._app.setup.values = self._app.setup.changed(changes)
         said = [f"{name} {'as usual' if value is None else value}" for name, value in changes.items()]
-        self._app.notify(f"From the next answer on: {', '.join(said) or 'as before'}.", markup=False)
+        self._app.notify(f"From the next answer on: {', '.join(said) or 'as before'}.")
 
     def _keep(self, changes: Mapping[str, Value | None]) -> None:
         problems = [problem for name, value in changes.items() if (problem := self._app.setup.keep(name, value))]
         for problem in problems:
-            self._app.notify(problem, severity="error", markup=False)
+            self._app.notify(problem, severity="error")
 
     def _try(self, act: Callable[[], None]) -> None:
         try:
             act()
         except UsageError as error:
-            self._app.notify(str(error), severity="error", markup=False)
+            self._app.notify(str(error), severity="error")
 
     async def _history(self, words: str) -> None:
         await self._app.run_action(f"conversations({words!r})")

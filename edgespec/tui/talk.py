@@ -3,15 +3,14 @@ handlers here own the state."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from threading import Event as Flag
 from typing import ClassVar
 
 from textual import on, work
-from textual.app import App, ComposeResult
+from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
-from textual.filter import LineFilter
 from textual.widgets import Footer
 
 from edgespec.config import Value
@@ -36,20 +35,21 @@ from edgespec.tui.messages import (
     TurnDone,
     TurnFailed,
 )
+from edgespec.tui.outlet import OutletApp
 from edgespec.tui.prompt import Prompt
 from edgespec.tui.setup import Setup, keymap
 from edgespec.tui.sidebar import Sidebar
 from edgespec.tui.slash import SlashCommands
 from edgespec.tui.status import Status
 from edgespec.tui.switching import Switch, introduction
-from edgespec.tui.terminal import AsciiFilter, frame_seconds, needs_ascii, over_ssh
+from edgespec.tui.terminal import frame_seconds, over_ssh
 from edgespec.tui.transcript import Transcript
 from edgespec.tui.turn import Baseline, Turn
 
 HINT_SECONDS = 3.0
 
 
-class TalkApp(App[None]):
+class TalkApp(OutletApp):
     """`load` runs in a thread once the first screen is painted. What keys and commands do is EdgespecApp's."""
 
     CSS_PATH = Path("styles.tcss")
@@ -58,9 +58,9 @@ class TalkApp(App[None]):
     HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]]] = [(0, "-narrow"), (100, "-wide")]  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, load: Load, recorder: Recorder | None = None, setup: Setup | None = None) -> None:
-        super().__init__()
         self.setup = setup or Setup(lambda _values: load)
-        self._ascii = bool(self.setup.values.get("screen.ascii", needs_ascii()))
+        ascii_only = self.setup.values.get("screen.ascii")
+        super().__init__(ascii=None if ascii_only is None else bool(ascii_only))
         self.slash = SlashCommands(self)
         self.chat: Engine | None = None
         self.load_error: EdgespecError | None = None
@@ -73,10 +73,6 @@ class TalkApp(App[None]):
         self._session = Stats()
         self._after_turn: Callable[[], Awaitable[None]] | None = None
         self._baseline = Baseline()
-
-    def get_line_filters(self) -> Sequence[LineFilter]:
-        filters = super().get_line_filters()
-        return [*filters, AsciiFilter()] if self._ascii else filters
 
     def compose(self) -> ComposeResult:
         with Horizontal():
@@ -306,4 +302,4 @@ class TalkApp(App[None]):
         self._heading.show(self.recorder)
 
     def _hint(self, text: str) -> None:
-        self.notify(text, timeout=HINT_SECONDS, markup=False)
+        self.notify(text, timeout=HINT_SECONDS)

@@ -8,9 +8,6 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from rich.cells import cell_len
-from rich.segment import Segment
-from textual.color import Color
-from textual.filter import LineFilter
 
 _LOCAL_FRAME, _REMOTE_FRAME = 0.125, 0.35
 """Seconds between two paintings of what streams: each takes processor time from the model, or bytes from the line."""
@@ -73,10 +70,3 @@ def _to_ascii(character: str) -> str:
     plain = unicodedata.normalize("NFKD", character)[:1]
     sign = _SIGNS.get(character) or (plain if plain.isascii() else "?")
     return sign * width
-
-
-class AsciiFilter(LineFilter):
-    """The last thing that happens to a line on its way to a terminal that knows nothing but ASCII."""
-
-    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
-        return [Segment(to_ascii(text), style, control) for text, style, control in segments]
