@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgespec.chat.screen import printable
-from edgespec.chat.summary import ENDINGS, summarize
 from edgespec.conversations.conversation import Conversation, Entry
-from edgespec.conversations.figures import to_answer
+from edgespec.conversations.figures import footer
 from edgespec.errors import UsageError
 
 Format = Literal["md", "json"]
@@ -31,7 +30,7 @@ def to_markdown(conversation: Conversation) -> str:
         if entry.system != system:
             system = entry.system
             parts.append(f"*System message:* {system or 'none'}")
-        parts.append(f"## {entry.model or 'Answer'}\n\n{entry.text}\n\n*{_ending(entry)}*")
+        parts.append(f"## {entry.model or 'Answer'}\n\n{entry.text}\n\n*{footer(entry)}*")
     return printable("\n\n".join(parts) + "\n")
 
 
@@ -93,11 +92,6 @@ def when(seconds: float) -> str:
 def iso(seconds: float) -> str:
     """ISO 8601, in UTC."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
-
-
-def _ending(entry: Entry) -> str:
-    answer = to_answer(entry)
-    return "(broken off)" if answer is None else ENDINGS[answer.finish_reason] + summarize(answer)
 
 
 def _message(entry: Entry) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from edgespec.chat.events import Answer
+from edgespec.chat.summary import ENDINGS, summarize
 from edgespec.conversations.conversation import Entry
 from edgespec.decoding.stats import PositionStats, Stats
 
@@ -39,3 +40,11 @@ def to_answer(entry: Entry) -> Answer | None:
         )
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def footer(entry: Entry) -> str:
+    """What stands under an answer: how it ended, if not by itself, and what it cost, if that is known."""
+    if entry.finish not in ENDINGS:
+        return "(broken off)"
+    answer = to_answer(entry)
+    return ENDINGS[entry.finish] + (summarize(answer) if answer else "figures unknown")

@@ -76,7 +76,7 @@ class Recorder:
         taken back. The speaker is told first what was said on this branch, if it does not know."""
         self._idle.clear()
         if self._told() is not speaker:
-            self._tell(speaker)
+            self._tell(speaker, self.conversation.path()[:-2])
         leaf = self.conversation.leaf
         if leaf is None:
             raise RuntimeError("a message is answered that was not begun")
@@ -185,9 +185,11 @@ class Recorder:
         if self._writer is not None:
             self._writer.close()
 
-    def _tell(self, speaker: Speaker) -> None:
-        """Have `speaker` know the branch up to the question that has begun. What its cache shares with it is kept."""
-        path = self.conversation.path()[:-2]
+    def tell(self, speaker: Speaker) -> None:
+        """Have `speaker` know what was said, as `answer` otherwise would: what changes its messages now counts."""
+        self._tell(speaker, self.conversation.path())
+
+    def _tell(self, speaker: Speaker, path: Sequence[Entry]) -> None:
         system = path[-1].system if self._resumed and path else _system(speaker)
         messages = [] if system is None else [Message("system", system)]
         for entry in path:

@@ -17,9 +17,7 @@ from edgespec.errors import UsageError
 from edgespec.tui.body import Body
 from edgespec.tui.context import ContextScreen
 from edgespec.tui.help import HelpScreen, help_for
-from edgespec.tui.messages import (
-    QuestionsRead,
-)
+from edgespec.tui.messages import Noticed, QuestionsRead
 from edgespec.tui.prompt import Prompt
 from edgespec.tui.statistics import Statistics
 from edgespec.tui.talk import TalkApp
@@ -27,6 +25,9 @@ from edgespec.tui.token_view import TokenView
 
 QUIT_SECONDS = 3.0
 """A second Ctrl+C within this time quits."""
+
+NOTICE_SECONDS = 10.0
+"""How long something stays that a user should know."""
 
 
 class EdgespecApp(TalkApp):
@@ -76,6 +77,10 @@ class EdgespecApp(TalkApp):
     def _typed(self, event: Prompt.Changed) -> None:
         if event.text_area is self._prompt:
             self._completion.offer(self._prompt.text)
+
+    @on(Noticed)
+    def _noticed(self, message: Noticed) -> None:
+        self.notify(printable(message.text), timeout=NOTICE_SECONDS, markup=False)
 
     @on(QuestionsRead)
     def _questions_read(self, message: QuestionsRead) -> None:
@@ -160,8 +165,10 @@ class EdgespecApp(TalkApp):
         await self.action_stop()
         self._hint("Press Ctrl+C again to quit.")
 
-    def action_scroll_transcript(self, pages: int) -> None:
-        if pages < 0:
+    async def action_scroll_transcript(self, pages: int) -> None:
+        if pages < 0 and self._transcript.scroll_y <= 0:
+            await self._transcript.tell_earlier()
+        elif pages < 0:
             self._transcript.scroll_page_up(animate=False)
         else:
             self._transcript.scroll_page_down(animate=False)

@@ -6,16 +6,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgespec.chat.thinking import was_opened
 from edgespec.conversations.conversation import Conversation, Entry
 from edgespec.conversations.export import save
-from edgespec.conversations.figures import to_answer
+from edgespec.conversations.figures import footer
 from edgespec.errors import UsageError
-from edgespec.tui import figures
 from edgespec.tui.conversations import Conversations
 from edgespec.tui.prompt import Prompt
 from edgespec.tui.status import Status
-from edgespec.tui.transcript import Transcript
+from edgespec.tui.transcript import Told, Transcript
 
 if TYPE_CHECKING:
     from edgespec.tui.talk import TalkApp
@@ -103,8 +101,17 @@ class Branches:
 
     async def open(self, conversation: Conversation) -> None:
         """Show an earlier conversation; what is sent next continues it."""
+        if self._app.chat is not None:
+            self._app.chat.clear()
         self._app.recorder.open(conversation)
         await self._retell(conversation.path(), 0)
+
+    def compare(self) -> None:
+        """Say so if the answer that has just ended is the one that its question had before."""
+        talk = self._app.recorder.conversation
+        answer = talk.path()[-1]
+        if any(e.ids == answer.ids and e.id != answer.id for e in talk.children(answer.parent)):
+            self._hint("The same answer: at temperature 0 it does not change. /set temperature 0.7 makes it vary.")
 
     def _may_go_back(self) -> bool:
         if not self._app.idle:
@@ -128,20 +135,13 @@ class Branches:
         transcript = self._app.query_one(Transcript)
         with self._app.batch_update():
             await transcript.keep_turns(kept)
-            for entry in path[2 * kept :]:
-                if entry.role == "user":
-                    await transcript.note(entry.text, "user")
-                else:
-                    await transcript.begin_answer()
-                    if was_opened(entry.text):
-                        transcript.open_thought()
-                    transcript.append(entry.text)
-                    await transcript.end_answer(self._footer(entry))
+            turns = zip(path[2 * kept :: 2], path[2 * kept + 1 :: 2], strict=True)
+            await transcript.retell([Told(asked.text, told.text, self._footer(told)) for asked, told in turns])
+        if self._app.chat is not None:
+            self._app.recorder.tell(self._app.chat)
         self._app.conversation_changed()
 
     def _footer(self, entry: Entry) -> str:
         """As it was under the answer; and who gave it, if it was not the model that is here now."""
-        answer = to_answer(entry)
-        footer = "(broken off)" if answer is None else figures.footer(answer)
         here = None if self._app.chat is None else self._app.chat.model
-        return footer if entry.model in (None, here) else f"{entry.model} · {footer}"
+        return footer(entry) if entry.model in (None, here) else f"{entry.model} · {footer(entry)}"

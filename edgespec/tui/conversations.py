@@ -27,6 +27,9 @@ from edgespec.tui.dialog import Dialog
 
 T = TypeVar("T")
 
+LISTED = 200
+"""More would hold the screen up, and nobody reads them."""
+
 _KEYS = "⏎ resumes · F2 renames · Del deletes · ^Z brings back · ^S exports · Esc closes"
 
 
@@ -94,13 +97,15 @@ class Conversations(Dialog[Conversation]):
         found = await self._ask(lambda store: store.search(query))
         if found is None:
             return
-        self._found = found
+        self._found = found[:LISTED]
         options = self.query_one(OptionList)
         options.clear_options()
-        options.add_options(Option(_row(one, self._recorder.conversation.id), id=one.id) for one in found)
-        ids = [one.id for one in found]
+        options.add_options(Option(_row(one, self._recorder.conversation.id), id=one.id) for one in self._found)
+        ids = [one.id for one in self._found]
         options.highlighted = ids.index(stay) if stay in ids else 0 if found else None
         count = f"{len(found)} conversation{'s' * (len(found) != 1)}"
+        if len(found) > LISTED:
+            count += f", of which the latest {LISTED} are listed"
         self.query_one("#count", Static).update(
             Content(count if found else "nothing was found" if query else "none yet")
         )

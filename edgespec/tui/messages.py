@@ -11,6 +11,14 @@ from edgespec.errors import EdgespecError
 from edgespec.tui.engine import Engine
 
 
+class Noticed(Message):
+    """Something that the user should know, such as that a conversation is not saved."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+
+
 class LoadProgress(Message):
     """The load is at `stage`, `fraction` (0..1) of it done."""
 

@@ -9,12 +9,14 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from edgespec.chat.screen import printable
 from edgespec.config import Config, Value
 from edgespec.conversations.database import conversations_directory
 from edgespec.conversations.recorder import Recorder
 from edgespec.errors import UsageError
 from edgespec.tui.app import EdgespecApp
 from edgespec.tui.engine import Engine, Load, Progress
+from edgespec.tui.messages import Noticed
 from edgespec.tui.setup import Setup, fits_here
 from edgespec.tui.workers import set_apart
 
@@ -40,7 +42,8 @@ def run_app(config: Config, history: Path | None) -> None:
         return load
 
     def notice(text: str) -> None:
-        app.call_from_thread(app.notify, text, markup=False)
+        if not app.is_running or not app.post_message(Noticed(text)):
+            sys.stderr.write(f"edgespec: {printable(text)}\n")
 
     values = dict(config.values)
     recorder = Recorder(conversations_directory() if history else None, notice)

@@ -218,6 +218,7 @@ class TalkApp(OutletApp):
     @on(TurnDone)
     async def _turn_done(self, message: TurnDone) -> None:
         self._turn.answer = message.answer
+        self._branches.compare()
         await self._end_turn(figures.footer(message.answer))
 
     @on(TurnFailed)

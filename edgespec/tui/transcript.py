@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.geometry import Size
+from textual.message import Message
 from textual.reactive import Reactive
 from textual.timer import Timer
+from textual.widget import Widget
 from textual.widgets import Static
 
 from edgespec.chat.screen import printable
-from edgespec.chat.thinking import ThoughtSplitter
+from edgespec.chat.thinking import ThoughtSplitter, was_opened
 from edgespec.tui.body import Body
 from edgespec.tui.lines import Lines
 from edgespec.tui.markdown import codes
 from edgespec.tui.terminal import frame_seconds
 from edgespec.tui.thoughts import Thoughts
+
+RETOLD = 10
+"""So many turns of an earlier conversation are shown at once: each takes the screen some 40 ms."""
 
 WELCOME = Content.assemble(
     ("edgespec", "bold $primary"),
@@ -119,13 +129,36 @@ class AnswerBlock(Vertical):
         await self.mount(Note(footer, "footer"))
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A turn of an earlier time. `footer` stands under the answer."""
+
+    question: str
+    answer: str
+    footer: str
+
+
+class Earlier(Static):
+    """Stands for turns that are not shown; a click shows them."""
+
+    class Wanted(Message):
+        """The user wants to see them."""
+
+    def __init__(self, turns: int) -> None:
+        super().__init__(Content(f"▸ {turns} earlier turn{'s' * (turns > 1)} · PageUp"), classes="footer")
+
+    def on_click(self) -> None:
+        self.post_message(self.Wanted())
+
+
 class Transcript(VerticalScroll, can_focus=False):
     """Follows what is new at its end until the user scrolls up."""
 
     def __init__(self) -> None:
         super().__init__()
         self._answer = AnswerBlock()
-        self._released = False
+        self._released = self._telling = False
+        self._earlier: list[Told] = []
 
     def compose(self) -> ComposeResult:
         yield Static(WELCOME, id="welcome")
@@ -168,16 +201,55 @@ class Transcript(VerticalScroll, can_focus=False):
         found = (block.code if code else block.text for block in reversed(self.query(AnswerBlock)))
         return next(filter(None, found), "")
 
+    async def retell(self, turns: Sequence[Told]) -> None:
+        """Add earlier turns. Of many only the last are shown, the others when they are asked for."""
+        if not self.query_children(AnswerBlock):
+            self._earlier += turns
+            self._earlier, turns = self._earlier[:-RETOLD], self._earlier[-RETOLD:]
+        await self.query("#welcome").remove()
+        await self._tell(turns)
+        self._follow()
+
+    async def tell_earlier(self) -> None:
+        """Show more of the turns before those that are shown, if there are any."""
+        if self._earlier and not self._telling:
+            self._earlier, turns = self._earlier[:-RETOLD], self._earlier[-RETOLD:]
+            first = self.query_children(".user").first()
+            self._telling = True
+            await self._tell(turns, before=first)
+            self._telling = False
+            # Once there is a layout with what has come before it.
+            self.call_after_refresh(self.scroll_to_widget, first, top=True, animate=False)
+
+    async def _tell(self, turns: Sequence[Told], before: Widget | None = None) -> None:
+        blocks = [(Note(turn.question, "user"), AnswerBlock()) for turn in turns]
+        await self.query(Earlier).remove()
+        await self.mount_all([block for pair in blocks for block in pair], before=before)
+        if self._earlier:
+            await self.mount(Earlier(len(self._earlier)), before=0)
+        for turn, (_, block) in zip(turns, blocks, strict=True):
+            if was_opened(turn.answer):
+                block.open_thought()
+            block.append(turn.answer)
+        await asyncio.gather(*(block.finish(turn.footer) for turn, (_, block) in zip(turns, blocks, strict=True)))
+
+    @on(Earlier.Wanted)
+    async def _earlier_wanted(self) -> None:
+        await self.tell_earlier()
+
     async def clear(self) -> None:
         """Show an empty conversation."""
+        self._earlier = []
         await self.remove_children()
         await self.mount_all(self.compose())
 
     async def keep_turns(self, number: int) -> None:
         """Remove what stands behind so many questions and their answers."""
         asked = [*self.query_children(".user").exclude(".unsent")]
-        if number < len(asked):
-            await self.remove_children(self.children[self.children.index(asked[number]) :])
+        shown = max(number - len(self._earlier), 0)
+        del self._earlier[number:]
+        if shown < len(asked):
+            await self.remove_children(self.children[self.children.index(asked[shown]) :])
 
     def mark_unsent(self) -> None:
         """The last question was not answered at all; its text is in the prompt again."""

@@ -76,6 +76,19 @@ async def test_regenerating_keeps_the_answer_before(chat: ScriptedChat, recorder
         assert kept(recorder) == [["one?", "First.", "two?", "Second."], ["one?", "First.", "two?", "Another."]]
 
 
+async def test_the_same_answer_again_is_explained(chat: ScriptedChat) -> None:
+    app = app_for(chat)
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        await converse(pilot, chat, ("one?", "First."))
+        await pilot.press("ctrl+r")
+        await wait_until(pilot, lambda: len(chat.sent) == 2)
+        chat.say("First.")
+        chat.finish()
+        await wait_for_text(pilot, "The same answer: at temperature 0")
+        await converse(pilot, chat, ("two?", "First."))
+        await wait_until(pilot, lambda: "The same answer" not in screen_text(app))
+
+
 async def test_an_edited_question_is_a_branch(chat: ScriptedChat, recorder: Recorder) -> None:
     app = app_for(chat, recorder)
     async with app.run_test(size=SIZE) as pilot:

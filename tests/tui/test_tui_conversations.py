@@ -10,12 +10,13 @@ from scripted import ScriptedChat, app_for, ask, converse, idle, screen_text, wa
 from textual.pilot import Pilot
 from textual.widgets import Input, OptionList
 
-from edgespec.conversations.conversation import Conversation
+from edgespec.conversations.conversation import Conversation, Entry
 from edgespec.conversations.database import FILE
 from edgespec.conversations.recorder import Recorder
 from edgespec.conversations.store import ConversationStore
 from edgespec.tui.conversations import Conversations, Title
 from edgespec.tui.prompt import Prompt
+from edgespec.tui.transcript import Earlier, Note, Transcript
 
 SIZE = (120, 40)
 HOSTILE = "[/] \x1b]52;c;aGk=\x07 [@click=app.quit]q[/]"
@@ -203,6 +204,68 @@ async def test_the_model_that_answered_is_named_where_another_is_here(chat: Scri
         text = screen_text(app)
         assert text.count("scripted-1b · ") == 1
         assert "other-2b" in text
+
+
+def keep_long(directory: Path, turns: int) -> Conversation:
+    """Questions 1 to `turns` and their answers; the last question also has another answer, which is not read."""
+    long = Conversation(title="long")
+    for n in range(1, turns + 1):
+        long.add(Entry(2 * n, long.leaf, "user", f"question {n};", 0.0))
+        long.add(Entry(2 * n + 1, 2 * n, "assistant", f"answer {n};", 0.0, finish="stop", model="scripted-1b"))
+        long.leaf = 2 * n + 1
+    long.add(Entry(999, 2 * turns, "assistant", "another answer;", 0.0, finish="stop"))
+    store = ConversationStore(directory)
+    store.keep(long, long.entries.values())
+    store.close()
+    return long
+
+
+async def test_of_a_long_conversation_the_end_is_shown_first(chat: ScriptedChat, directory: Path) -> None:
+    keep_long(directory, 25)
+    app = app_for(chat, Recorder(directory, pytest.fail))
+    async with app.run_test(size=(120, 30)) as pilot:
+        transcript = app.query_one(Transcript)
+
+        def asked() -> list[str]:
+            return [note.text for note in app.query(".user").results(Note)]
+
+        await open_screen(pilot, 1)
+        await pilot.press("enter")
+        await wait_until(pilot, lambda: asked() == [f"question {n};" for n in range(16, 26)])
+        await wait_for_text(pilot, "answer 25;")
+        while transcript.scroll_y > 0:
+            await pilot.press("pageup")
+        await wait_for_text(pilot, "15 earlier turns")
+        await pilot.press("pageup")
+        await wait_until(pilot, lambda: asked() == [f"question {n};" for n in range(6, 26)])
+        await wait_for_text(pilot, "question 16;")  # where one was reading
+        transcript.scroll_home(animate=False)
+        await wait_for_text(pilot, "5 earlier turns")
+        await pilot.click(Earlier)
+        await wait_until(pilot, lambda: asked() == [f"question {n};" for n in range(1, 26)])
+        await wait_until(pilot, lambda: not app.query(Earlier))
+        await pilot.press("alt+right")
+        await wait_for_text(pilot, "another answer;")
+        assert len(asked()) == 25
+        await pilot.press("ctrl+n")
+        await wait_until(pilot, lambda: not asked())
+
+
+async def test_a_long_conversation_goes_on(chat: ScriptedChat, directory: Path) -> None:
+    long = keep_long(directory, 25)
+    app = app_for(chat, Recorder(directory, pytest.fail))
+    async with app.run_test(size=(120, 30)) as pilot:
+        await open_screen(pilot, 1)
+        await pilot.press("enter")
+        await wait_for_text(pilot, "answer 25;")
+        await pilot.press("ctrl+r")
+        await wait_until(pilot, lambda: len(chat.told) == 1)
+        assert chat.told == [[entry.text for entry in long.path()[:-2]]]
+        chat.say("a third;")
+        chat.finish()
+        await wait_for_text(pilot, "a third;")
+        text = screen_text(app)
+        assert ("answer 24;" in text, "answer 25;" in text) == (True, False)
 
 
 async def test_what_was_cut_short_says_so(chat: ScriptedChat, recorder: Recorder, directory: Path) -> None:
