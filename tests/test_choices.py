@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,10 @@ from homes import fill_home
 from edgespec import choices
 from edgespec.bundle import Store
 from edgespec.choices import draft_choices, fits_beside, model_choices
+from edgespec.decoding.controller import Controller
+from edgespec.decoding.drafters.draft_model import DraftModelDrafter
 from edgespec.engine import open_chat
+from edgespec.errors import GenerationError
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +76,20 @@ def test_two_models_at_a_time_only_if_both_fit(store: Store, monkeypatch: pytest
     monkeypatch.setattr(choices, "memory_of", lambda _bundle: 10**15)
     assert not fits_beside({"model": "tiny"})
     assert fits_beside({"model": "what is not here"})
+
+
+def test_a_closed_chat_gives_its_models_back(store: Store) -> None:
+    chat = open_chat("tiny", draft="skip")
+    list(chat.send("hello"))
+    assert isinstance(chat.policy, Controller)
+    drafter = chat.policy.drafters[-1]
+    assert isinstance(drafter, DraftModelDrafter)
+    models = [weakref.ref(chat._target), weakref.ref(drafter.model)]
+    del drafter
+    chat.close()
+    gc.collect()
+    assert [model() for model in models] == [None, None]
+    assert chat.context_length == 256
+    chat.clear()
+    with pytest.raises(GenerationError, match="was closed"):
+        list(chat.send("hello"))

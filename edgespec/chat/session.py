@@ -10,6 +10,7 @@ from threading import Event as Flag
 from time import perf_counter
 from weakref import ref
 
+from edgespec.chat.closed import ClosedModel
 from edgespec.chat.conversation import Message
 from edgespec.chat.events import Answer, Event, PromptProgress, TextDelta
 from edgespec.chat.template import ChatTemplate
@@ -195,8 +196,11 @@ class Chat:
         return len(ids) + room - self.context_length
 
     def close(self) -> None:
-        """End the running `send`, if any; the model goes with the last reference to it."""
+        """End the running `send`, if any; else give the models' memory back, whoever still holds this chat."""
         self.stop()
+        if self._running is None or self._running() is None:
+            self._target = ClosedModel(self.vocab_size, self.context_length)
+            self.policy = None
 
     def _end_running(self) -> None:
         if self._running is not None and (events := self._running()) is not None:

@@ -85,7 +85,8 @@ class Picker(Dialog[str]):
 
     def __init__(self, kind: Kind, choosing: Choosing, current: str | None, wanted: str = "") -> None:
         super().__init__()
-        self._kind, self._choosing = kind, choosing
+        self._kind: Kind = kind
+        self._choosing = choosing
         self._current, self._wanted = current, wanted or current or ""
         self._choices: dict[str, Choice] = {}
         self._pulling: str | None = None
@@ -94,7 +95,7 @@ class Picker(Dialog[str]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="box") as box:
             box.border_title = f"Choose a {self._kind}"
-            yield Static(_heading(), classes="hint")
+            yield Static(_heading(self._kind), classes="hint")
             yield OptionList()
             yield Static("looking …", id="about")
             yield Static("", id="progress")
@@ -182,12 +183,13 @@ class Picker(Dialog[str]):
         self.query_one("#about", Static).update(Content(printable(text)))
 
 
-_WIDTHS = (30, 9, 9, 10)
+_WIDTHS = (26, 8, 8, 9)
 
 
-def _heading() -> Content:
+def _heading(kind: Kind) -> Content:
     names = ("name", "size", "memory", "speed-up")
-    return Content("  " + "".join(f"{name:<{width}}" for name, width in zip(names, _WIDTHS, strict=True)) + "draft")
+    line = "".join(f"{name:<{width}}" for name, width in zip(names, _WIDTHS, strict=True))
+    return Content(f"  {line}{'draft' if kind == 'model' else ''}")
 
 
 def _row(choice: Choice, current: str | None) -> Content:

@@ -47,6 +47,7 @@ class SettingsScreen(Dialog[Chosen]):
         border: none;
         background: $boost;
         &:focus {
+            border: none;
             background: $primary 25%;
         }
     }

@@ -68,7 +68,7 @@ async def test_a_model_is_chosen(chat: ScriptedChat) -> None:
         await pilot.press("f2")
         await wait_for_text(pilot, "* scripted-1b")
         text = screen_text(app)
-        assert "150 MB   400 MB   1.43x" in text
+        assert "150 MB  400 MB  1.43x" in text
         assert "int8, Apache-2.0" in text
         assert "+ far-4b" in text
         await pilot.press("down", "enter")
