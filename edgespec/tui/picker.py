@@ -127,7 +127,7 @@ class Picker(Dialog[str]):
     @on(OptionList.OptionHighlighted)
     def _describe(self, event: OptionList.OptionHighlighted) -> None:
         choice = self._choices[str(event.option_id)]
-        self._say((choice.obstacle and f"Not here and now: {choice.obstacle}.") or choice.about)
+        self._say(f"{choice.name}: {choice.obstacle or choice.about}")
 
     @on(OptionList.OptionSelected)
     def _chosen(self, event: OptionList.OptionSelected) -> None:
