@@ -124,11 +124,14 @@ class Manifest:
         """The command that makes this bundle again."""
         if self.source.kind == "training":
             return shlex.join(["python", "-m", "export", "head", self.source.reference])
-        words = ["edgespec", "pull", self.source.reference]
+        words = ["edgespec", "pull"] if self.checks is None else ["python", "-m", "export", "hf"]
+        words.append(self.source.reference)
         if self.head is not None:
             words += ["--head-of", self.head.target]
         elif self.quality is None:
             words += ["--keep-layers", format_layers(self.layers)]
+        elif self.source.kind != "wheel":  # the catalog says how its own are stored
+            words += ["--weights", self.recipe.split()[0].rstrip(":")]
         if self.name != self.source.reference:
             words += ["--name", self.name]
         return shlex.join(words)

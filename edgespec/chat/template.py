@@ -97,27 +97,47 @@ class ChatTemplate:
             raise _unusable(str(error)) from error
 
     def _assemble(self, rendered: str, messages: Sequence[Message]) -> list[int]:
-        first, *rest = _STAND_IN.split(rendered)
+        owns, marks = _parts(rendered)
         missing = {i for i, message in enumerate(messages) if _OPEN in _stand_in(i, message)}
-        ids = self._tokenizer.encode_template(first)
-        for before, number, after, own in zip(rest[::4], rest[1::4], rest[2::4], rest[3::4], strict=True):
-            index = int(number)
-            if index >= len(messages):
-                raise _unusable("it writes a message that does not exist")
-            missing.discard(index)
-            own_ids = self._tokenizer.encode_template(own)
-            ids += self._message_ids(messages[index], bool(before), bool(after), own_ids[:1]) + own_ids
-        if missing or any(mark in own for own in (first, *rest[3::4]) for mark in (_OPEN, _CLOSE)):
+        if any(index >= len(messages) for _, index, _ in marks):
+            raise _unusable("it writes a message that does not exist")
+        if missing - {index for _, index, _ in marks} or any(mark in own for own in owns for mark in (_OPEN, _CLOSE)):
             raise _unusable("it leaves out a message or a part of it")
+        # Tokenizers join a space with the word behind it: one before a message's text is encoded together with that.
+        spaced = [
+            own.endswith(" ") and messages[index].ids is None for own, (_, index, _) in zip(owns, marks, strict=False)
+        ]
+        owns = [own[:-1] if space else own for own, space in zip(owns, [*spaced, False], strict=True)]
+        ids = self._own_ids(owns[0], [])
+        for (before, index, after), space, own in zip(marks, spaced, owns[1:], strict=True):
+            message = messages[index]
+            if message.ids is not None:
+                ids += self._answer_ids(message.ids, own)
+            else:
+                text = message.content if before else message.content.lstrip()
+                text = " " * space + (text if after else text.rstrip())
+                ids += self._tokenizer.encode(text, *ids[-1:])
+            ids += self._own_ids(own, ids[-1:])
         return ids
 
-    def _message_ids(self, message: Message, before: bool, after: bool, next_ids: list[int]) -> list[int]:
-        """The ids of a message whose leading and trailing space the template left in place, or not."""
-        if message.ids is None:
-            text = message.content if before else message.content.lstrip()
-            return self._tokenizer.encode(text if after else text.rstrip())
-        ids = list(message.ids)
-        return ids[:-1] if ids and ids[-1:] == next_ids and self._tokenizer.is_control(ids[-1]) else ids
+    def _own_ids(self, own: str, after: list[int]) -> list[int]:
+        return self._tokenizer.encode_template(own, *after) if own else []
+
+    def _answer_ids(self, ids: tuple[int, ...], own: str) -> list[int]:
+        """Without a control token at the end with which the template's own text begins: it then appears once."""
+        doubled = ids and self._own_ids(own, [*ids[-1:]])[:1] == [*ids[-1:]] and self._tokenizer.is_control(ids[-1])
+        return list(ids[:-1] if doubled else ids)
+
+
+def _parts(rendered: str) -> tuple[list[str], list[tuple[bool, int, bool]]]:
+    """What the template wrote itself, and between those, which message's text is to stand there, and whether the space
+    before and after it is."""
+    own, *rest = _STAND_IN.split(rendered)
+    marks = [
+        (bool(before), int(number), bool(after))
+        for before, number, after in zip(rest[::4], rest[1::4], rest[2::4], strict=True)
+    ]
+    return [own, *rest[3::4]], marks
 
 
 def _stand_in(index: int, message: Message) -> str:

@@ -7,11 +7,12 @@ import json
 import os
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from tokenizers import AddedToken
+from tokenizers import AddedToken, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
 from edgespec.errors import ModelError
@@ -50,7 +51,10 @@ class Tokenizer:
         self._added = {id_: token.content for id_, token in added.items()}
         self._control = {id_ for id_, token in added.items() if token.special or token.content in unmarked}
         self._bytes: dict[int, bytes] = {}
-        self._lock = Lock()  # how special tokens are encoded is a state of the backend
+        self._lock = Lock()  # how special tokens and the beginning of a text are encoded is a state of the backend
+        self._prefix = _Prefix.of(self._backend)
+        marks = sorted((re.escape(self._added[id_]) for id_ in self._control), key=len, reverse=True)
+        self._mark = re.compile("|".join(marks) or r"(?!)")
 
     @classmethod
     def load(cls, path: Path) -> Tokenizer:
@@ -70,21 +74,37 @@ class Tokenizer:
         """Every token's id. Two models whose tokenizers have the same mean the same by an id."""
         return self._backend.get_vocab()
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, after: int | None = None) -> list[int]:
         """The ids of plain text: `<|im_end|>` written out is ten characters. No token is added before or after.
 
-        NUL and lone surrogates, which no vocabulary has, become U+FFFD.
+        `after` is the token that it stands behind: text that goes on gets no space that nobody wrote, as a tokenizer
+        may put before a beginning. NUL and lone surrogates, which no vocabulary has, become U+FFFD.
         """
-        return self._encode(text, plain=True)
+        return self._encode(text, plain=True, begins=self._begins(after))
 
-    def encode_template(self, text: str) -> list[int]:
+    def encode_template(self, text: str, after: int | None = None) -> list[int]:
         """The ids of text that the chat template itself wrote: control tokens are recognised."""
-        return self._encode(text, plain=False)
+        if self._begins(after):
+            return self._encode(text, plain=False, begins=True)
+        if self._prefix is None or not self._prefix.after_control:
+            return self._encode(text, plain=False, begins=False)
+        mark = self._mark.search(text)
+        end = mark.start() if mark else len(text)
+        going_on = self._encode(text[:end], plain=False, begins=False) if end else []
+        return going_on + (self._encode(text[end:], plain=False, begins=True) if mark else [])
 
-    def _encode(self, text: str, *, plain: bool) -> list[int]:
+    def _begins(self, after: int | None) -> bool:
+        """Whether text behind a token is a beginning, which may get a space before it."""
+        if after is None or self._prefix is None:
+            return True
+        return self._prefix.after_control and after in self._control
+
+    def _encode(self, text: str, *, plain: bool, begins: bool) -> list[int]:
         encodable = _UNENCODABLE.sub("\ufffd", text)
         with self._lock:
             self._backend.encode_special_tokens = plain
+            if self._prefix is not None:
+                self._prefix.set(self._backend, begins)
             # A batch of one: unlike `encode`, it lets other threads run meanwhile (1 MB takes most of a second).
             return self._backend.encode_batch_fast([encodable], add_special_tokens=False)[0].ids
 
@@ -117,12 +137,52 @@ class Tokenizer:
         return next((id_ for id_ in self._control if self._added[id_] == content), None)
 
 
+@dataclass(frozen=True, slots=True)
+class _Prefix:
+    """How a tokenizer puts a space before a text that begins: by a step of its normalizer, or as it cuts words.
+
+    part: the backend's attribute that does it. used, left_out: with that step and without it. after_control: whether
+    text behind a control token begins, too.
+    """
+
+    part: str
+    used: Any
+    left_out: Any
+    after_control: bool
+
+    @classmethod
+    def of(cls, backend: Backend) -> _Prefix | None:
+        """None for a tokenizer that does no such thing."""
+        state = _state(backend.normalizer)
+        steps: list[dict[str, Any]] = state.get("normalizers", [state] if state else [])
+        if any(step["type"] == "Prepend" for step in steps):
+            rest = [_normalizer(step) for step in steps if step["type"] != "Prepend"]
+            return cls("normalizer", backend.normalizer, normalizers.Sequence(rest), True)
+        state = _state(backend.pre_tokenizer)
+        scheme = state.get("prepend_scheme") if state.get("type") == "Metaspace" else None
+        if scheme not in ("first", "always"):
+            return None
+        without = pre_tokenizers.Metaspace(state["replacement"], prepend_scheme="never", split=state["split"])
+        return cls("pre_tokenizer", backend.pre_tokenizer, without, scheme == "always")
+
+    def set(self, backend: Backend, begins: bool) -> None:
+        setattr(backend, self.part, self.used if begins else self.left_out)
+
+
+def _state(part: Any) -> dict[str, Any]:
+    return {} if part is None else json.loads(part.__getstate__())
+
+
+def _normalizer(state: dict[str, Any]) -> Any:
+    """A step of a normalizer from its description, which only a whole tokenizer can read."""
+    whole = {"version": "1.0", "added_tokens": [], "model": {"type": "BPE", "vocab": {}, "merges": []}}
+    return Backend.from_str(json.dumps({**whole, "normalizer": state})).normalizer
+
+
 def _decoder_kinds(backend: Backend) -> set[str]:
     """The types of the decoder's steps, such as {"Replace", "ByteFallback", "Fuse"}."""
-    decoder: Any = backend.decoder
-    if decoder is None:
+    if not (state := _state(backend.decoder)):
         return set()
-    state: dict[str, Any] = json.loads(decoder.__getstate__())
     return {step["type"] for step in [state, *state.get("decoders", [])]}
 
 

@@ -192,8 +192,11 @@ def test_any_value_anywhere_is_read_or_refused_but_never_crashes(
 def test_the_command_that_makes_it_again(make_bundle: Make) -> None:
     manifest = make_bundle().manifest
     source = replace(manifest.source, reference="/my models/tiny.gguf")
-    assert replace(manifest, source=source).pull_command == "edgespec pull '/my models/tiny.gguf' --name tiny"
-    catalogued = replace(manifest, source=replace(source, reference="tiny"))
+    named = replace(manifest, source=source)
+    assert named.pull_command == "edgespec pull '/my models/tiny.gguf' --weights int8 --name tiny"
+    exported = replace(named, recipe="mixed: int4 in some", checks=Checks(None, 1, (1.0,)))
+    assert exported.pull_command == "python -m export hf '/my models/tiny.gguf' --weights mixed --name tiny"
+    catalogued = replace(manifest, source=replace(source, kind="wheel", reference="tiny"))
     assert catalogued.pull_command == "edgespec pull tiny"
     draft = replace(catalogued, quality=None, layers=(0, 1, 5), name="d")
     assert draft.pull_command == "edgespec pull tiny --keep-layers 0-1,5 --name d"

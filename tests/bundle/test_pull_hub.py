@@ -44,7 +44,7 @@ def test_a_gguf_file_of_a_repository(store: Store, hub: FakeHub) -> None:
     assert (bundle.name, source.kind, source.reference) == ("tiny", "hub", REFERENCE)
     assert source.revision == hub.commit("Some/Tiny")
     assert bundle.manifest.license == "apache-2.0"
-    assert bundle.manifest.pull_command == f"edgespec pull {REFERENCE} --name tiny"
+    assert bundle.manifest.pull_command == f"edgespec pull {REFERENCE} --weights kept --name tiny"
     assert stages[0] == "Fetching Some/Tiny, 0.1 MB"
     assert left_in(store) == ["tiny"]
     assert not any(path.is_symlink() for path in store.root.rglob("*"))

@@ -106,7 +106,9 @@ def test_damage_that_shows_is_refused_and_names_file_and_remedy(
     bundle = make_bundle()
     DAMAGE[kind](bundle.directory / file)
     for use in (store.open, store.get, store.verify):
-        with pytest.raises(ChecksumError, match=f"{file}.*edgespec pull /somewhere/tiny.gguf --name tiny"):
+        with pytest.raises(
+            ChecksumError, match=f"{file}.*edgespec pull /somewhere/tiny.gguf --weights int8 --name tiny"
+        ):
             use("tiny")
     assert store.list() == ()
     assert store.names() == ("tiny",)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
-from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from edgespec.chat.tokenizer import Tokenizer
 
@@ -80,3 +80,21 @@ def tokenizer_of() -> Callable[[Sequence[bytes]], Tokenizer]:
         return Tokenizer(backend.to_str().encode())
 
     return build
+
+
+@pytest.fixture(params=["normalizer", "first", "always"])
+def prefixed(request: pytest.FixtureRequest) -> Backend:
+    """A tokenizer whose texts begin with a space that nobody wrote, in the ways in which files say so."""
+    hello = ["H", "He", "Hel", "Hell", "Hello"]
+    words = ["<unk>", "<s>", "▁", *"elo[]I", *hello, *(f"▁{word}" for word in hello), "▁["]
+    merges = [(start + left, right) for start in ("▁", "") for left, right in zip(hello, "ello", strict=False)]
+    merges = [("▁", "H"), *merges, ("▁", "[")]
+    vocab = {word: i for i, word in enumerate(words)}
+    backend = Backend(models.BPE(vocab, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    if request.param == "normalizer":
+        backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    else:
+        backend.pre_tokenizer = pre_tokenizers.Metaspace("▁", prepend_scheme=request.param, split=False)
+    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    backend.add_special_tokens([AddedToken("<s>", special=True, normalized=False)])
+    return backend

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer as Backend
 
 from edgespec.chat import template as template_module
 from edgespec.chat.conversation import Message
@@ -99,6 +100,20 @@ def test_gemma_like_folds_the_system_message_into_the_first_turn(tokenizer: Toke
     )
     with pytest.raises(ModelError, match="Roles must alternate"):
         template.render_ids([USER, USER])
+
+
+def test_where_template_and_text_meet_the_tokens_are_those_of_the_whole(prefixed: Backend) -> None:
+    """As Llama 2 and Mistral write it: what the template writes and what is said share tokens."""
+    template = ChatTemplate(
+        "<s>{% for m in messages %}[I] {{ m.content }} [I]{% endfor %}", Tokenizer(prefixed.to_str().encode())
+    )
+    messages = [Message("user", "Hello Hello"), Message("user", "Hello")]
+    text = "<s>[I] Hello Hello [I][I] Hello [I]"
+    assert template.render_ids(messages) == prefixed.encode(text, add_special_tokens=False).ids
+    said = (prefixed.token_to_id("Hello"),)
+    kept = template.render_ids([messages[0], Message("assistant", "anything", said)])
+    before = prefixed.encode("<s>[I] Hello Hello [I][I] ", add_special_tokens=False).ids
+    assert kept[: len(before) + 1] == [*before, *said]
 
 
 def test_a_template_that_does_not_trim_keeps_every_space(tokenizer: Tokenizer) -> None:

@@ -88,6 +88,27 @@ def test_byte_fallback_vocabularies() -> None:
     assert tokenizer.token_bytes(3) == b"\x9f"
 
 
+@pytest.mark.parametrize(
+    "parts", [["Hello", "Hello", "Hello"], ["<s>", "Hello", " Hello"], ["<s>[I] Hello", "Hello<s>[", " Hello"]]
+)
+def test_a_text_in_parts_is_the_text_at_once(prefixed: Backend, parts: list[str]) -> None:
+    """Where no token reaches over the place where it was cut."""
+    tokenizer = Tokenizer(prefixed.to_str().encode())
+    ids: list[int] = []
+    for part in parts:
+        ids += tokenizer.encode_template(part, *ids[-1:])
+    assert ids == prefixed.encode("".join(parts), add_special_tokens=False).ids
+
+
+def test_only_a_beginning_gets_a_space_that_nobody_wrote(prefixed: Backend) -> None:
+    tokenizer = Tokenizer(prefixed.to_str().encode())
+    word, spaced, mark = (prefixed.token_to_id(text) for text in ("Hello", "▁Hello", "<s>"))
+    assert tokenizer.encode("Hello") == [spaced]
+    assert tokenizer.encode("Hello", spaced) == [word]
+    assert tokenizer.encode(" Hello", spaced) == [spaced]
+    assert tokenizer.encode("Hello", mark) == prefixed.encode("<s>Hello", add_special_tokens=False).ids[1:]
+
+
 def test_the_hash_is_the_files(tokenizer_path: Path, tokenizer: Tokenizer) -> None:
     assert tokenizer.sha256 == hashlib.sha256(tokenizer_path.read_bytes()).hexdigest()
 
