@@ -21,7 +21,7 @@ class Thoughts(Vertical, can_focus=True):
 
     HELP = "What the model thought before it answered. Enter or a click opens and closes it."
     DEFAULT_CSS = """
-    Thoughts { height: auto; display: none; margin: 0 0 1 0; color: $foreground 60%; }
+    Thoughts { height: auto; display: none; color: $foreground 60%; }
     Thoughts:focus > Lines { text-style: bold; color: $primary; }
     Thoughts > Body { display: none; padding: 0 0 0 2; border-left: solid $foreground 20%; }
     Thoughts.-open > Body { display: block; }
