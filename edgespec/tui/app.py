@@ -81,7 +81,7 @@ class EdgespecApp(TalkApp):
 
     @on(Noticed)
     def _noticed(self, message: Noticed) -> None:
-        self.notify(printable(message.text), timeout=NOTICE_SECONDS, markup=False)
+        self.notify(message.text, timeout=NOTICE_SECONDS)
 
     @on(QuestionsRead)
     def _questions_read(self, message: QuestionsRead) -> None:
