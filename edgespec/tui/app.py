@@ -51,6 +51,7 @@ class EdgespecApp(TalkApp):
         Binding("f5", "command('set')", "Settings", id="settings"),
         Binding("f8", "copy(False)", "Copy the answer", show=False, id="copy-answer"),
         Binding("f9", "copy(True)", "Copy the last code block", show=False, id="copy-code"),
+        Binding("ctrl+p", "command_palette", "palette", show=False, priority=True, id="palette"),
         Binding("tab", "complete", show=False, priority=True),
     ]
 

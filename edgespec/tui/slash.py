@@ -17,7 +17,7 @@ from edgespec.tui.settings import Chosen, SettingsScreen
 if TYPE_CHECKING:
     from edgespec.tui.talk import TalkApp
 
-_ACTIONS = {
+ACTIONS = {
     "stats": "statistics",
     "context": "context",
     "clear": "new_chat",
@@ -37,7 +37,7 @@ class SlashCommands:
 
     def __init__(self, app: TalkApp) -> None:
         self._app = app
-        self._own: dict[str, Callable[[str], Awaitable[None]]] = {
+        self.own: dict[str, Callable[[str], Awaitable[None]]] = {
             "model": self._model,
             "draft": self._draft,
             "system": self._system,
@@ -49,10 +49,10 @@ class SlashCommands:
     async def run(self, name: str, argument: str = "") -> None:
         """Do what was typed; what cannot be done is said."""
         try:
-            if name in _ACTIONS:
-                await self._app.run_action(_ACTIONS[name])
+            if name in ACTIONS:
+                await self._app.run_action(ACTIONS[name])
             else:
-                await self._own[name](argument)
+                await self.own[name](argument)
         except UsageError as error:
             self._app.notify(str(error), severity="error")
 
@@ -69,15 +69,16 @@ class SlashCommands:
     def _choose(self, kind: Kind, wanted: str = "") -> None:
         """Show the choices, and go on with what is chosen."""
         chat = self._app.chat
-        if chat is None:
+        if chat is None and (kind == "draft" or self._app.load_error is None):
             raise UsageError(_NOT_NOW)
 
         def chosen(name: str | None) -> None:
             if name is not None:
                 self._app.switch({"model": name, "draft": None} if kind == "model" else {"draft": name})
 
-        current = chat.model if kind == "model" else chat.draft or "none"
-        self._app.push_screen(Picker(kind, self._app.setup.choosing(kind, chat.model), current, wanted), chosen)
+        model = "" if chat is None else chat.model
+        current = model if chat is None or kind == "model" else chat.draft or "none"
+        self._app.push_screen(Picker(kind, self._app.setup.choosing(kind, model), current, wanted), chosen)
 
     def _show_settings(self, focus: str = "sampling.temperature") -> None:
         """Show the settings, and go by what is chosen."""

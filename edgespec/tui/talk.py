@@ -155,9 +155,10 @@ class TalkApp(OutletApp):
 
     def switch(self, changes: Mapping[str, Value | None]) -> None:
         """Go on with what the setup says once `changes` are made: another model or draft."""
-        if self._turn.state != "ended" or self.chat is None or self._switching is not None:
+        if not self.idle or self._switching is not None or (self.chat is None and self.load_error is None):
             self._hint("Not now: wait until the model is there and has answered, or stop it with Esc.")
             return
+        self.load_error = None
         before, self._switching = self.setup.values, self.setup.changed(changes)
         self._cancelled.clear()
         load, reload = self.setup.opener(self._switching), self.setup.opener(before)

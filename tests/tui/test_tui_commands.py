@@ -20,6 +20,7 @@ from edgespec.tui.engine import Load, Progress
 from edgespec.tui.prompt import Prompt
 from edgespec.tui.settings import SettingsScreen
 from edgespec.tui.setup import Setup
+from edgespec.tui.slash import ACTIONS
 
 
 class Other(ScriptedChat):
@@ -229,3 +230,27 @@ async def test_a_theme_is_kept(chat: ScriptedChat, other: Other, tmp_path: Path)
     app = EdgespecApp(lambda _progress: chat, setup=setup)
     async with app.run_test(size=(80, 24)):
         assert app.theme == "nord"
+
+
+async def test_another_model_can_be_chosen_when_the_first_does_not_open(other: Other) -> None:
+    def opener(values: Mapping[str, Value]) -> Load:
+        def load(progress: Progress) -> ScriptedChat:
+            if "draft" in values:
+                return other
+            raise ModelError("It is broken.")
+
+        return load
+
+    app = EdgespecApp(opener({}), setup=Setup(opener))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await wait_for_text(pilot, "It is broken.")
+        await ask(pilot, "/draft none")
+        await wait_until(pilot, lambda: app.chat is other)
+        await ask(pilot, "hello?")
+        await wait_until(pilot, lambda: other.sent == ["hello?"])
+
+
+def test_every_command_does_something() -> None:
+    app = EdgespecApp(lambda _progress: ScriptedChat())
+    for name in COMMANDS:
+        assert name in app.slash.own or hasattr(app, f"action_{ACTIONS[name].partition('(')[0]}"), name
