@@ -16,7 +16,7 @@ from edgespec.engine import MAX_DEFAULT_CONTEXT, MEASURED_DRAFT, paired_draft
 from edgespec.errors import EdgespecError
 from edgespec.profile import Profiles, profile_key
 from edgespec.runtime.session import use_threads
-from edgespec.shapes import read_shapes
+from edgespec.shapes import find_shape, read_shapes
 
 ACCEPTANCE = 0.6
 """How often proposals are accepted in what is predicted: what good drafts reach."""
@@ -95,6 +95,19 @@ def fits_beside(values: Mapping[str, Value]) -> bool:
         except EdgespecError:
             continue  # opening it will say what is wrong
     return needed < psutil.virtual_memory().available
+
+
+def predict_here(choice: Choice) -> str:
+    """Whether a model of that name could be faster with its draft on this machine, in a sentence; takes seconds.
+
+    Raises: UsageError for a model whose shape is not known, OutOfMemoryError, GenerationError.
+    """
+    from edgespec.pairing import predict  # what building a graph needs is slow to import
+
+    target = find_shape(choice.name)
+    draft = None if choice.draft in (None, "ngram", "none") else find_shape(str(choice.draft))
+    available = psutil.virtual_memory().available
+    return predict(target, draft, available, weights="int8", device="auto").verdict
 
 
 def memory_of(bundle: Bundle) -> int:

@@ -11,11 +11,13 @@ from homes import fill_home
 
 from edgespec import choices
 from edgespec.bundle import Store
-from edgespec.choices import draft_choices, fits_beside, model_choices
+from edgespec.choices import Choice, draft_choices, fits_beside, model_choices, predict_here
 from edgespec.decoding.controller import Controller
 from edgespec.decoding.drafters.draft_model import DraftModelDrafter
 from edgespec.engine import open_chat
 from edgespec.errors import GenerationError
+from edgespec.pairing import Prediction
+from edgespec.shapes import Shape
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +95,16 @@ def test_a_closed_chat_gives_its_models_back(store: Store) -> None:
     chat.clear()
     with pytest.raises(GenerationError, match="was closed"):
         list(chat.send("hello"))
+
+
+def test_what_is_not_here_can_be_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def predict(target: Shape, draft: Shape | None, available: int, **_: object) -> Prediction:
+        asked.append((target.name, draft and draft.name))
+        return Prediction(memory=2 * available, available=available)
+
+    monkeypatch.setattr("edgespec.pairing.predict", predict)
+    for name, draft in (("qwen3-4b", "qwen3-0.6b"), ("smollm2-135m", "ngram")):
+        assert predict_here(Choice(name, draft=draft)).startswith("it does not fit")
+    assert asked == [("qwen3-4b", "qwen3-0.6b"), ("smollm2-135m", None)]

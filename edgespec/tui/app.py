@@ -13,7 +13,6 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
 from edgespec import commands
-from edgespec.chat.screen import printable
 from edgespec.errors import UsageError
 from edgespec.tui.body import Body
 from edgespec.tui.context import ContextScreen

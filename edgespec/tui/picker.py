@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Event as Flag
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from textual import on, work
 from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
 from textual.message import Message
@@ -31,10 +32,12 @@ Kind = Literal["model", "draft"]
 
 @dataclass(frozen=True, slots=True)
 class Choosing:
-    """find: the choices, which takes a moment. pull: fetches one that is not here, and the draft that goes with it."""
+    """find: the choices, which takes a moment. pull: fetches one that is not here, and the draft that goes with it.
+    predict: times graphs of a choice's shape, and says in a sentence whether it could be faster with its draft."""
 
     find: Callable[[], Sequence[Choice]]
     pull: Callable[[str, Progress], object]
+    predict: Callable[[Choice], str]
 
 
 class Picker(Dialog[str]):
@@ -59,8 +62,10 @@ class Picker(Dialog[str]):
     HELP = (
         "What is here, and what the catalog has (+). Size is that of the files, memory what it takes while it runs, "
         "speed-up what the draft promises where the pair was measured on this machine and 60 % of the tested proposals "
-        "are accepted. Enter chooses; what is not here is fetched first, Esc stops that, and it goes on later."
+        "are accepted; for others P times graphs of their shape. Enter chooses; what is not here is fetched first, Esc "
+        "stops that, and it goes on later."
     )
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("p", "predict", "Predict")]
 
     class Found(Message):
         """The choices are known."""
@@ -68,6 +73,13 @@ class Picker(Dialog[str]):
         def __init__(self, choices: Sequence[Choice]) -> None:
             super().__init__()
             self.choices = choices
+
+    class Predicted(Message):
+        """`text` is what a choice promises."""
+
+        def __init__(self, text: str) -> None:
+            super().__init__()
+            self.text = text
 
     class Failed(Message):
         """The choices cannot be found, or one not be fetched."""
@@ -90,6 +102,7 @@ class Picker(Dialog[str]):
         self._current, self._wanted = current, wanted or current or ""
         self._choices: dict[str, Choice] = {}
         self._pulling: str | None = None
+        self._predicting = False
         self._cancelled = Flag()
 
     def compose(self) -> ComposeResult:
@@ -99,7 +112,7 @@ class Picker(Dialog[str]):
             yield OptionList()
             yield Static("looking …", id="about")
             yield Static("", id="progress")
-            yield Static("⏎ chooses · + is fetched first · * is in use · ! cannot be · Esc goes back", classes="hint")
+            yield Static("⏎ chooses · + is fetched first · * is in use · ! cannot be · p predicts", classes="hint")
 
     def on_mount(self) -> None:
         self._find()
@@ -161,6 +174,27 @@ class Picker(Dialog[str]):
             self.query_one("#progress", Static).update(
                 Content.assemble(bar, f" {message.fraction * 100:.0f} %  ", text, " · Esc stops; it goes on later")
             )
+
+    def action_predict(self) -> None:
+        """Time what the highlighted choice would do here."""
+        row = self.query_one(OptionList).highlighted_option
+        if row is not None and not self._predicting:
+            choice = self._choices[str(row.id)]
+            self._predicting = True
+            self._say(f"{choice.name}: timing graphs of its shape …")
+            self._predict(choice)
+
+    @work(thread=True, group="predict")
+    def _predict(self, choice: Choice) -> None:
+        try:
+            self.post_message(self.Predicted(f"{choice.name}: {self._choosing.predict(choice)}"))
+        except Exception as error:
+            self.post_message(self.Predicted(str(explain(error, "It could not be predicted"))))
+
+    @on(Predicted)
+    def _predicted(self, message: Predicted) -> None:
+        self._predicting = False
+        self._say(message.text)
 
     @on(Pulled)
     def _pulled(self, message: Pulled) -> None:

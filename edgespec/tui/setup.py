@@ -44,7 +44,12 @@ def choose_here(kind: Kind, model: str) -> Choosing:
 
         return pull(name, default_store(), progress=progress)
 
-    return Choosing(find, fetch)
+    def predict(choice: Choice) -> str:
+        from edgespec.choices import predict_here
+
+        return predict_here(choice)
+
+    return Choosing(find, fetch, predict)
 
 
 def keymap(values: Mapping[str, Value]) -> dict[str, str]:

@@ -165,3 +165,20 @@ def test_earlier_conversations_are_found_and_gone_on_with(
     assert [text.index(part) for part in ("the cat", "and then")] == sorted(map(text.index, ("the cat", "and then")))
     assert "the dog" not in text
     assert "No conversation is kept." in talk("/history", flags=("--no-history",))[1]
+
+
+def test_plain_moves_no_cursor_and_has_no_colour(filled: Path) -> None:
+    environment = {**os.environ, "TERM": "xterm-256color", "EDGESPEC_HOME": str(filled)}
+    args = ["-m", "edgespec", "run", "tiny", "-n", "8", "--plain"]
+    child = pexpect.spawn(sys.executable, args, env=environment, encoding="utf-8", codec_errors="replace", timeout=60)
+    said = ""
+    for line in ("hello there", "/help", "/bye"):
+        child.expect_exact("You: ")
+        said += child.before or ""
+        child.sendline(line)
+    child.expect(pexpect.EOF)
+    said += child.before or ""
+    child.close()
+    assert child.exitstatus == 0
+    assert "8 tokens" in said
+    assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f]", said)

@@ -107,7 +107,8 @@ async def test_it_looks_as_it_did(name: str, kind: str, tmp_path: Path, monkeypa
     passes = (5.0, 6.0, 6.5, 7.0, 8.0)
     chat.costs = Costs((128, 1024), (passes, passes), (5.5, 5.5), {"ngram": DraftCost(0.05, 0.01)})
     setup = Setup(
-        lambda _: lambda _: chat, choosing=lambda _kind, _model: Choosing(lambda: CHOICES, lambda _n, _p: None)
+        lambda _: lambda _: chat,
+        choosing=lambda _kind, _model: Choosing(lambda: CHOICES, lambda _n, _p: None, lambda _: ""),
     )
     app = EdgespecApp(lambda _: chat, Recorder(tmp_path), setup)
     async with app.run_test(size=size) as pilot:

@@ -56,7 +56,10 @@ class Shop:
 
     @property
     def app(self) -> EdgespecApp:
-        setup = Setup(self.opener, choosing=lambda _kind, _model: Choosing(lambda: CHOICES, self.pull))
+        setup = Setup(
+            self.opener,
+            choosing=lambda _kind, _model: Choosing(lambda: CHOICES, self.pull, lambda choice: f"{choice.draft} wins"),
+        )
         return EdgespecApp(self.opener({}), setup=setup)
 
 
@@ -130,3 +133,13 @@ async def test_a_fetch_that_fails_says_so(chat: ScriptedChat) -> None:
         await wait_for_text(pilot, "+ far-4b")
         await pilot.press("end", "enter")
         await wait_for_text(pilot, "The network is down.")
+
+
+async def test_what_was_not_measured_can_be_predicted(chat: ScriptedChat) -> None:
+    app = Shop(chat).app
+    async with app.run_test(size=(80, 24)) as pilot:
+        await wait_until(pilot, lambda: app.chat is chat)
+        await pilot.press("f2")
+        await wait_for_text(pilot, "+ far-4b")
+        await pilot.press("end", "p")
+        await wait_for_text(pilot, "far-4b: far-1b wins")
