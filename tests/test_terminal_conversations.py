@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from terminal import Terminal, ready
 
 from edgespec.bundle import Bundle
 from edgespec.conversations.conversation import Conversation
+from edgespec.conversations.database import FILE
 from edgespec.conversations.store import ConversationStore
 
 ESCAPE, ALT_UP, ALT_LEFT = "\x1b", "\x1b[1;3A", "\x1b[1;3D"
@@ -157,3 +160,22 @@ def test_kill_9_keeps_what_was_on_the_screen(home: Home) -> None:
     press(terminal, "\r")
     terminal.until(lambda screen: "(broken off)" in screen)
     assert shown(terminal, answer.text)
+
+
+def test_a_file_of_a_later_version_is_left_alone_and_the_chat_goes_on(home: Home) -> None:
+    path = home.directory / "data" / "conversations" / FILE
+    path.parent.mkdir(parents=True)
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    before = path.read_bytes()
+    terminal = home.start()
+    assert b"this conversation is not saved:" in re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", terminal.raw)
+    tell(terminal, "Name three rivers.")
+    terminal.until(lambda screen: "not saved" in screen.splitlines()[0])
+    press(terminal, CTRL_R)
+    terminal.until(lambda screen: "branch 2/2" in screen)
+    press(terminal, CTRL_Q)
+    assert terminal.end() == 0
+    assert b"Traceback" not in terminal.raw
+    assert path.read_bytes() == before
