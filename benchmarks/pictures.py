@@ -9,16 +9,15 @@ from pathlib import Path
 
 from textual.pilot import Pilot
 
+from edgespec.chat.session import Settings
 from edgespec.engine import open_chat
 from edgespec.tui.app import EdgespecApp
 from edgespec.tui.prompt import Prompt
 
 PICTURES = Path(__file__).resolve().parents[1] / "docs" / "pictures"
 SIZE = (120, 38)
-QUESTIONS = (
-    "Write a Python function that adds two numbers, and explain it.",
-    "Now write it for three numbers, in the same way.",
-)
+QUESTIONS = ("Name three planets and describe each in one sentence.", "Write a Python function that adds two numbers.")
+LENGTH = 160
 _FONT_FACE = re.compile(r"@font-face\s*\{[^}]*\}\s*")
 
 
@@ -36,7 +35,8 @@ async def until(pilot: Pilot[None], condition: Callable[[], object]) -> None:
 
 
 async def take() -> None:
-    app = EdgespecApp(lambda progress: open_chat(progress=progress, offline=True))
+    settings = Settings(max_tokens=LENGTH)
+    app = EdgespecApp(lambda progress: open_chat(settings=settings, progress=progress, offline=True))
     async with app.run_test(size=SIZE) as pilot:
         await until(pilot, lambda: app.chat)
         for turns, question in enumerate(QUESTIONS, start=1):
