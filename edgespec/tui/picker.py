@@ -112,7 +112,7 @@ class Picker(Dialog[str]):
             yield OptionList()
             yield Static("looking …", id="about")
             yield Static("", id="progress")
-            yield Static("⏎ chooses · + to fetch · * in use · ! cannot be · p predicts · Esc back", classes="hint")
+            yield Static("⏎ chooses · + to fetch · * in use · ! cannot be · p predicts", classes="hint")
 
     def on_mount(self) -> None:
         self._find()
