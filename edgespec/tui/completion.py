@@ -20,7 +20,9 @@ class Completion(Static):
     Completion {
         display: none;
         height: auto;
-        margin: 0 2 0 4;
+        margin: 0 2;
+        text-wrap: nowrap;
+        text-overflow: ellipsis;
         color: $foreground 70%;
     }
     """
@@ -38,11 +40,11 @@ class Completion(Static):
         if self.ways:
             lines = [_line(way, first=i == 0) for i, way in enumerate(self.ways[:_SHOWN])]
             if (more := len(self.ways) - _SHOWN) > 0:
-                lines.append(Content(f"… {more} more"))
+                lines.append(Content(f"    … {more} more"))
             self.update(Content("\n").join(lines))
 
 
 def _line(way: str, *, first: bool) -> Content:
     command = COMMANDS.get(way[1:])
     text = way if command is None else f"{command.usage:<26} {command.help}"
-    return Content.styled(printable(f"{text}   Tab" if first else text), "bold" if first else "")
+    return Content.styled(printable(f"{'Tab' if first else '   '} {text}"), "bold" if first else "")

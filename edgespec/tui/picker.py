@@ -172,7 +172,7 @@ class Picker(Dialog[str]):
             text = Content(printable(message.stage))
             bar = figures.bar(message.fraction, 20)
             self.query_one("#progress", Static).update(
-                Content.assemble(bar, f" {message.fraction * 100:.0f} %  ", text, " · Esc stops; it goes on later")
+                Content.assemble(bar, f" {message.fraction * 100:.0f} %  ", text, " · Esc stops")
             )
 
     def action_predict(self) -> None:
