@@ -78,6 +78,12 @@ async def context(pilot: Pilot[None], chat: ScriptedChat) -> None:
     await wait_until(pilot, lambda: len(pilot.app.screen_stack) == 2)
 
 
+async def palette(pilot: Pilot[None], chat: ScriptedChat) -> None:
+    await after_answer("ctrl+p")(pilot, chat)
+    everything = len([*pilot.app.get_system_commands(pilot.app.screen)])
+    await wait_until(pilot, lambda: pilot.app.screen.query_one(OptionList).option_count == everything)
+
+
 WAYS: dict[str, Callable[[Pilot[None], ScriptedChat], Awaitable[None]]] = {
     "welcome": welcome,
     "answer": answer,
@@ -88,7 +94,7 @@ WAYS: dict[str, Callable[[Pilot[None], ScriptedChat], Awaitable[None]]] = {
     "settings": after_answer("f5"),
     "conversations": listed,
     "context": context,
-    "palette": after_answer("ctrl+p"),
+    "palette": palette,
 }
 KINDS = {"80x24": ((80, 24), False), "200x60": ((200, 60), False), "no-color": ((80, 24), True)}
 
