@@ -33,9 +33,9 @@ DEFAULT_KEYS: Mapping[str, str] = MappingProxyType(
 """Each action's keys, as Textual writes them, with commas between."""
 
 _MODIFIERS = ("ctrl", "alt", "shift", "super", "hyper", "meta")
-_ALONE = frozenset({"escape", "enter", "tab", "insert", *(f"f{n}" for n in range(1, 25))})
+_ALONE = frozenset({"escape", "enter", "insert", *(f"f{n}" for n in range(1, 25))})
 """Keys that neither write nor move in the prompt."""
-_MOVING = frozenset(("home", "end", "pageup", "pagedown", "up", "down", "left", "right"))
+_MOVING = frozenset(("tab", "home", "end", "pageup", "pagedown", "up", "down", "left", "right"))
 _WRITING = frozenset(("space", "backspace", "delete"))
 _SIGNS = frozenset(("backslash", "slash", "underscore", "minus", "plus", "full_stop", "comma", "semicolon"))
 _NAMED = _ALONE | _MOVING | _WRITING | _SIGNS
@@ -51,8 +51,8 @@ def check_keys(action: str, keys: str) -> str:
             raise UsageError(
                 f"keys.{action} cannot be {keys!r}; write keys like ctrl+t, alt+left or f6, with commas between."
             )
-        if not {*modifiers} - {"shift"} and name not in _ALONE:
-            raise UsageError(f"keys.{action} cannot be {key}, which is needed to write; add ctrl+ or alt+ to it.")
+        if key == "ctrl+c" or (not {*modifiers} - {"shift"} and name not in _ALONE):
+            raise UsageError(f"keys.{action} cannot be {key}, which is needed to write and to leave; choose another.")
     return ",".join(found)
 
 
