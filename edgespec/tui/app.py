@@ -166,6 +166,9 @@ class EdgespecApp(TalkApp):
         await self.action_stop()
         self._hint("Press Ctrl+C again to quit.")
 
+    def action_follow(self) -> None:
+        self._transcript.follow()
+
     async def action_scroll_transcript(self, pages: int) -> None:
         if pages < 0 and self._transcript.scroll_y <= 0:
             await self._transcript.tell_earlier()

@@ -26,6 +26,7 @@ class Prompt(TextArea):
         Binding("shift+enter,ctrl+j", "new_line", "New line", key_display="^j", id="new-line"),
         Binding("pageup", "app.scroll_transcript(-1)", show=False),
         Binding("pagedown", "app.scroll_transcript(1)", show=False),
+        Binding("ctrl+end", "app.follow", "Go to the end", show=False),
     ]
 
     class Submitted(Message):

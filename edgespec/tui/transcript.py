@@ -164,7 +164,7 @@ class Transcript(VerticalScroll, can_focus=False):
         yield Static(WELCOME, id="welcome")
 
     def on_mount(self) -> None:
-        self._follow()
+        self.follow()
 
     async def note(self, text: str, kind: str) -> None:
         """Add plain text: "user", "error" or "footer"."""
@@ -178,7 +178,7 @@ class Transcript(VerticalScroll, can_focus=False):
         """Show more of the answer that was begun last: so many tokens."""
         if self._released and self.scroll_y >= self.max_scroll_y - 1:
             # Being back at the end, by whatever key or wheel, follows again.
-            self._follow()
+            self.follow()
         self._answer.append(text, tokens)
 
     def open_thought(self) -> None:
@@ -189,7 +189,8 @@ class Transcript(VerticalScroll, can_focus=False):
         super().release_anchor()
         self._released = True
 
-    def _follow(self) -> None:
+    def follow(self) -> None:
+        """Go to the end, and stay there."""
         self._released = False
         self.anchor()
 
@@ -208,7 +209,7 @@ class Transcript(VerticalScroll, can_focus=False):
             self._earlier, turns = self._earlier[:-RETOLD], self._earlier[-RETOLD:]
         await self.query("#welcome").remove()
         await self._tell(turns)
-        self._follow()
+        self.follow()
 
     async def tell_earlier(self) -> None:
         """Show more of the turns before those that are shown, if there are any."""
@@ -258,4 +259,4 @@ class Transcript(VerticalScroll, can_focus=False):
     async def _add(self, block: Note | AnswerBlock) -> None:
         await self.query("#welcome").remove()
         await self.mount(block)
-        self._follow()
+        self.follow()

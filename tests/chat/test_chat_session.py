@@ -49,7 +49,11 @@ each_drafter = pytest.mark.parametrize("make", DRAFTERS.values(), ids=DRAFTERS.k
 
 @pytest.fixture(scope="module")
 def letters() -> Tokenizer:
-    backend = Backend(models.BPE(vocab={piece: i for i, piece in enumerate(PIECES)}, merges=[]))
+    return spelling(PIECES)
+
+
+def spelling(pieces: Sequence[str]) -> Tokenizer:
+    backend = Backend(models.BPE(vocab={piece: i for i, piece in enumerate(pieces)}, merges=[]))
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens([AddedToken(text, special=True) for text in ("<|im_start|>", "<|im_end|>")])
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -497,3 +501,17 @@ def test_exact_mode_does_not_build_on_what_lone_rows_computed(scene: Make) -> No
     assert second.prompt_n == second.prompt_tokens - first.prompt_tokens
     third = s.ask("ghi")
     assert third.prompt_n < third.prompt_tokens - second.prompt_tokens
+
+
+@pytest.mark.parametrize(
+    ("header", "opened"),
+    [("", False), ("<think>\n", True), ("<think>\n\n<end>", False), ("a <think>b", False)],
+)
+def test_it_is_known_whether_the_template_opens_a_thought(header: str, opened: bool) -> None:
+    tokenizer = spelling([*PIECES, "<", ">"])
+    source = "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}<|im_start|>" + header
+    target = TableModel(random_table(VOCAB + 2, seed=12), context_length=CONTEXT)
+    template = ChatTemplate(source, tokenizer)
+    chat = Chat(target, tokenizer, template, (), None, SETTINGS, model="table", device="cpu")
+    next(iter(chat.send("think <think>")))
+    assert chat.opens_thought is opened

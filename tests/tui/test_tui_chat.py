@@ -270,6 +270,8 @@ async def test_the_screen_follows_only_a_reader_at_the_end(chat: ScriptedChat) -
         chat.finish()
         await answered(pilot, 1)
         assert transcript.scroll_y == kept
+        await pilot.press("ctrl+end")
+        await wait_until(pilot, lambda: transcript.scroll_y == transcript.max_scroll_y)
 
 
 @pytest.mark.parametrize("opened", [False, True])
