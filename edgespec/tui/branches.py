@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,14 +32,15 @@ class Branches:
 
     async def ask_again(self) -> None:
         """The last question once more, in a branch of its own."""
-        if self._may_go_back():
+        self.leave_edit()
+        if self._may_go_back(self._app.recorder.conversation.path()):
             text = await self._rewind()
             await self._app.ask(text)
 
     def edit(self) -> None:
         """Put the last question into the prompt."""
         prompt = self._app.query_one(Prompt)
-        if self.editing or not self._may_go_back():
+        if self.editing or not self._may_go_back(self._app.recorder.conversation.path()):
             return
         if prompt.text:
             self._hint("Send or clear what you are writing first.")
@@ -50,10 +52,12 @@ class Branches:
         self._app.refresh_bindings()
 
     def leave_edit(self) -> None:
-        """Nothing has been changed."""
+        """Nothing has been changed. What was written in the question's place stays in the prompt."""
         if self.editing:
             self.editing = False
-            self._app.query_one(Prompt).clear()
+            prompt = self._app.query_one(Prompt)
+            if prompt.text == self._app.recorder.conversation.path()[-2].text:
+                prompt.clear()
             self._app.query_one(Status).doing("")
             self._app.refresh_bindings()
 
@@ -67,7 +71,7 @@ class Branches:
     async def walk(self, step: int) -> None:
         """Read the branch `step` further on."""
         before = self._app.recorder.conversation.path()
-        if self.editing or not self._may_go_back():
+        if self.editing or not self._may_go_back(self._app.recorder.conversation.entries):
             return
         if not self._app.recorder.walk(step):
             self._hint("There is no other branch on that side. Ctrl+R and Alt+Up begin one.")
@@ -110,14 +114,16 @@ class Branches:
         """Say so if the answer that has just ended is the one that its question had before."""
         talk = self._app.recorder.conversation
         answer = talk.path()[-1]
+        if answer.finish == "cancelled":
+            return
         if any(e.ids == answer.ids and e.id != answer.id for e in talk.children(answer.parent)):
             self._hint("The same answer: at temperature 0 it does not change. /set temperature 0.7 makes it vary.")
 
-    def _may_go_back(self) -> bool:
+    def _may_go_back(self, to: Collection[object]) -> bool:
         if not self._app.idle:
             self._hint("Esc stops the answer first.")
-        elif not self._app.recorder.conversation.entries:
-            self._hint("Nothing has been said yet.")
+        elif not to:
+            self._hint("Nothing has been said here yet.")
         else:
             return True
         return False

@@ -114,13 +114,17 @@ async def test_an_edit_can_be_left(chat: ScriptedChat, recorder: Recorder) -> No
     app = app_for(chat, recorder)
     async with app.run_test(size=SIZE) as pilot:
         await converse(pilot, chat, ("one?", "First."))
-        await pilot.press("alt+up", "x", "escape")
+        await pilot.press("alt+up", "escape")
         assert app.query_one(Prompt).text == ""
+        await pilot.press("alt+up", "x", "escape")
+        assert app.query_one(Prompt).text == "one?x"  # nothing that was written is lost
+        assert "editing" not in screen_text(app)
+        app.query_one(Prompt).clear()
         await converse(pilot, chat, ("two?", "Second."))
         assert chat.told[-1] == ["one?", "First."]
         app.query_one(Prompt).insert("a thought")
         await pilot.press("alt+up")
-        assert app.query_one(Prompt).text == "a thought"  # nothing that was written is lost
+        assert app.query_one(Prompt).text == "a thought"
         assert kept(recorder) == [["one?", "First.", "two?", "Second."]]
 
 
@@ -156,7 +160,7 @@ async def test_nothing_can_be_gone_back_to(chat: ScriptedChat) -> None:
     async with app.run_test(size=SIZE, notifications=True) as pilot:
         await wait_for_text(pilot, "scripted-1b")
         await pilot.press("ctrl+r", "alt+up", "alt+left")
-        await wait_for_text(pilot, "Nothing has been said yet.")
+        await wait_for_text(pilot, "Nothing has been said here yet.")
         await ask(pilot, "one?")
         await wait_until(pilot, chat.sending.is_set)
         await pilot.press("ctrl+r")
@@ -184,6 +188,25 @@ async def test_what_was_not_answered_is_not_part_of_the_conversation(chat: Scrip
         chat.finish()
         await wait_until(pilot, lambda: idle(pilot))
         assert len(kept(recorder)) == 2
+
+
+async def test_the_only_question_fails_when_it_is_asked_again(chat: ScriptedChat, recorder: Recorder) -> None:
+    app = app_for(chat, recorder)
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        await converse(pilot, chat, ("one?", "First."))
+        await pilot.press("ctrl+r")
+        await wait_until(pilot, lambda: len(chat.sent) == 2)
+        chat.fail(GenerationError("It cannot be answered."))
+        await wait_until(pilot, lambda: app.query_one(Prompt).text == "one?")
+        app.query_one(Prompt).clear()
+        await pilot.press("ctrl+r", "alt+up")
+        await wait_for_text(pilot, "Nothing has been said here yet.")
+        assert chat.sent == ["one?", "one?"]
+        assert kept(recorder) == [["one?", "First."]]
+        await pilot.press("alt+right")
+        await wait_for_text(pilot, "First.")
+        await converse(pilot, chat, ("two?", "Second."))
+        assert chat.told[-1] == ["one?", "First."]
 
 
 async def test_a_message_that_waits_for_the_model_is_kept_until_it_is_taken_back(recorder: Recorder) -> None:
