@@ -2,7 +2,7 @@
 
     python -m benchmarks.heads NAME [--prompts FILE.jsonl] [--limit 1] [--draft-max 3]
 
-NAME is a head, or another draft, of the default model. Each prompt is answered plainly, one row a pass, and with drafts,
+NAME is a head, or another draft, of the default model. Each prompt is answered plainly, one row a pass, and with drafts
 in turn. Costs are medians, in steps of plain decoding.
 """
 
