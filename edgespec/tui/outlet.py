@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.segment import Segment
 from textual.app import App
 from textual.color import Color
-from textual.filter import LineFilter
+from textual.filter import ANSIToTruecolor, LineFilter
 from textual.notifications import SeverityLevel
 
 from edgespec.chat.screen import printable
@@ -23,6 +23,8 @@ class Outlet(LineFilter):
         self._ascii = ascii
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
+        if not self._ascii and all(text.isprintable() for text, _, _ in segments):
+            return segments
         return [Segment(self._put(text), style, control) for text, style, control in segments]
 
     def _put(self, text: str) -> str:
@@ -38,7 +40,9 @@ class OutletApp(App[None]):
         self._outlet = Outlet(ascii=needs_ascii() if ascii is None else ascii)
 
     def get_line_filters(self) -> Sequence[LineFilter]:
-        return [*super().get_line_filters(), self._outlet]
+        # Each filter copies each painted line. The one that turns ANSI colours into others has nothing to do here.
+        others = (found for found in super().get_line_filters() if not isinstance(found, ANSIToTruecolor))
+        return [*others, self._outlet]
 
     def copy_to_clipboard(self, text: str) -> None:
         super().copy_to_clipboard(printable(text))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import TYPE_CHECKING
+
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.content import Content
@@ -12,6 +15,9 @@ from edgespec.tui import figures
 from edgespec.tui.engine import Engine
 from edgespec.tui.lines import Lines
 from edgespec.tui.turn import Baseline, Turn
+
+if TYPE_CHECKING:
+    import psutil
 
 WIDTH = 28
 """Cells between the sidebar's paddings; styles.tcss gives it as many."""
@@ -131,10 +137,16 @@ def _context(chat: Engine | None) -> list[Content]:
 
 
 def _memory() -> list[Content]:
+    process, total = _machine()
+    return [_pair("used", f"{process.memory_info().rss / 1e9:.1f} of {total / 1e9:.0f} GB")]
+
+
+@cache
+def _machine() -> tuple[psutil.Process, int]:
+    """This process, and the bytes of memory there are."""
     import psutil  # the first screen does without
 
-    used, total = psutil.Process().memory_info().rss, psutil.virtual_memory().total
-    return [_pair("used", f"{used / 1e9:.1f} of {total / 1e9:.0f} GB")]
+    return psutil.Process(), psutil.virtual_memory().total
 
 
 def _session(session: Stats) -> list[Content]:

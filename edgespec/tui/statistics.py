@@ -16,7 +16,7 @@ from edgespec.chat.screen import printable
 from edgespec.tui import figures
 from edgespec.tui.engine import Engine
 from edgespec.tui.lines import Lines
-from edgespec.tui.terminal import frame_seconds
+from edgespec.tui.terminal import figure_seconds
 from edgespec.tui.turn import Turn
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Statistics(ModalScreen[None]):
     def on_mount(self) -> None:
         self.query_one(VerticalScroll).focus()
         self._write()
-        self.set_interval(2 * frame_seconds(), self._write)
+        self.set_interval(figure_seconds(), self._write)
 
     def _write(self) -> None:
         lines = [Content.styled("Answers of this session", "bold"), *_table(self._turns), Content("")]

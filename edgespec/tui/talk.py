@@ -42,7 +42,7 @@ from edgespec.tui.sidebar import Sidebar
 from edgespec.tui.slash import SlashCommands
 from edgespec.tui.status import Status
 from edgespec.tui.switching import Switch, introduction
-from edgespec.tui.terminal import frame_seconds, over_ssh
+from edgespec.tui.terminal import figure_seconds, over_ssh
 from edgespec.tui.transcript import Transcript
 from edgespec.tui.turn import Baseline, Turn
 
@@ -98,7 +98,7 @@ class TalkApp(OutletApp):
         self.theme_changed_signal.subscribe(self, lambda theme: self.setup.keep("screen.theme", theme.name) and None)
         if over_ssh():
             self.animation_level = "none"
-        self._ticker = self.set_interval(2 * frame_seconds(), self._show_figures, pause=True)
+        self._ticker = self.set_interval(figure_seconds(), self._show_figures, pause=True)
         self._prompt.focus()
         self.recorder.questions(lambda texts: self.post_message(QuestionsRead(texts)))
         self.call_after_refresh(self._begin_loading)

@@ -9,8 +9,9 @@ from functools import lru_cache
 
 from rich.cells import cell_len
 
-_LOCAL_FRAME, _REMOTE_FRAME = 0.125, 0.35
-"""Seconds between two paintings of what streams: each takes processor time from the model, or bytes from the line."""
+_FRAME, _FIGURES, _REMOTE = 0.16, 0.25, 2.5
+"""Seconds between two paintings of what streams, and of figures; over SSH so many times as long. Each takes processor
+time from the model, or bytes from the line."""
 
 
 def over_ssh(environment: Mapping[str, str] = os.environ) -> bool:
@@ -18,8 +19,13 @@ def over_ssh(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def frame_seconds() -> float:
-    """How often more of an answer is shown; figures half as often."""
-    return _REMOTE_FRAME if over_ssh() else _LOCAL_FRAME
+    """How often more of an answer is shown."""
+    return _FRAME * (_REMOTE if over_ssh() else 1)
+
+
+def figure_seconds() -> float:
+    """How often figures are written anew."""
+    return _FIGURES * (_REMOTE if over_ssh() else 1)
 
 
 def needs_ascii(environment: Mapping[str, str] = os.environ) -> bool:

@@ -112,7 +112,7 @@ async def test_an_early_stop_is_not_lost(chat: ScriptedChat, monkeypatch: pytest
 
 
 async def test_the_figures_may_tick_while_the_app_closes(chat: ScriptedChat, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgespec.tui.talk.frame_seconds", lambda: 0.001)
+    monkeypatch.setattr("edgespec.tui.talk.figure_seconds", lambda: 0.001)
     app = app_for(chat)
     async with app.run_test(size=(120, 40)) as pilot:
         await ask(pilot, "endless")
