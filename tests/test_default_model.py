@@ -95,6 +95,7 @@ def test_exact_mode_says_the_same_for_every_k(
         check(chat, plain, prompt, drafters[name], k)
 
 
+@pytest.mark.slow
 def test_exact_mode_says_the_same_with_one_thread(plain: dict[str, tuple[int, ...]], default_bundle: Bundle) -> None:
     for prompt in PROMPTS[:4]:
         command = [sys.executable, "-m", "edgespec", "run", default_bundle.name, prompt, "--json", "--threads", "1"]

@@ -162,6 +162,7 @@ def test_kill_9_keeps_what_was_on_the_screen(home: Home) -> None:
     assert shown(terminal, answer.text)
 
 
+@pytest.mark.slow
 def test_a_file_of_a_later_version_is_left_alone_and_the_chat_goes_on(home: Home) -> None:
     path = home.directory / "data" / "conversations" / FILE
     path.parent.mkdir(parents=True)

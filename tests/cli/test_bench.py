@@ -93,6 +93,7 @@ def test_rows_as_csv_and_the_picture(run: Run, prompts: str, tmp_path: Path) -> 
     assert picture.read_text(encoding="utf-8").rstrip().endswith("</svg>")
 
 
+@pytest.mark.slow
 def test_two_runs_are_compared(run: Run, prompts: str, tmp_path: Path) -> None:
     a, b, c = (str(tmp_path / name) for name in ("a.json", "b.json", "c.json"))
     for path, *flags in ((a, "--draft", "none"), (b, "-n", "6"), (c, "--limit", "1")):

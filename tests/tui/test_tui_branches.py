@@ -76,6 +76,7 @@ async def test_regenerating_keeps_the_answer_before(chat: ScriptedChat, recorder
         assert kept(recorder) == [["one?", "First.", "two?", "Second."], ["one?", "First.", "two?", "Another."]]
 
 
+@pytest.mark.slow
 async def test_the_same_answer_again_is_explained(chat: ScriptedChat) -> None:
     app = app_for(chat)
     async with app.run_test(size=SIZE, notifications=True) as pilot:

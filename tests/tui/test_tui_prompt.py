@@ -105,6 +105,7 @@ async def test_what_was_sent_before_the_program_began_comes_back_unless_nothing_
         recorder.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text", ["x" * 100_000, "some words here\n" * 6250, "y" * 1_000_000], ids=["line", "lines", "MB"]
 )
