@@ -16,7 +16,10 @@ from edgespec.tui.prompt import Prompt
 
 PICTURES = Path(__file__).resolve().parents[1] / "docs" / "pictures"
 SIZE = (120, 38)
-QUESTIONS = ("Name three planets and describe each in one sentence.", "Write a Python function that adds two numbers.")
+QUESTIONS = (
+    "Write a Python function that adds two numbers.",
+    "Write the same function again, with a docstring and another example.",
+)
 LENGTH = 160
 _FONT_FACE = re.compile(r"@font-face\s*\{[^}]*\}\s*")
 
