@@ -30,7 +30,7 @@ class EmbeddingTable:
 
     def __init__(self, graph: Path, width: int) -> None:
         """width: floats of an embedding. Raises: ModelError if the graph keeps them in another way."""
-        weights, scales = (_stored(graph, f"embedding.{part}") for part in ("weight", "scales"))
+        weights, scales = _stored(graph, "embedding.weight", "embedding.scales")
         if width % _BLOCK or len(weights) % width or len(weights) * 4 != len(scales) * _BLOCK or not len(weights):
             raise ModelError(f"{graph} has no embeddings that a head could share; pull the model again.")
         self._bytes = weights.reshape(-1, width // _BLOCK, _BLOCK)
@@ -65,7 +65,7 @@ class OnnxHead:
             )
         self._embeddings = EmbeddingTable(target, width)
         self.context_length, self.window, self.length = context_length, window, 0
-        self.token_ids: NDArray[np.int64] = np.array(_stored(graph, "token_ids").view("<i8"))
+        self.token_ids: NDArray[np.int64] = np.array(_stored(graph, "token_ids")[0].view("<i8"))
         heads, size = int(shapes["past_key_values.0.key"][1]), int(shapes["past_key_values.0.key"][3])
         names = [(f"past_key_values.0.{kind}", f"present.0.{kind}") for kind in ("key", "value")]
         cache = [CacheTensor(past, present, heads, size, np.dtype(np.float32)) for past, present in names]
@@ -118,7 +118,11 @@ class OnnxHead:
         self._binding.bind_input(name, "cpu", 0, np.float32, shape, values.ctypes.data)
 
 
-def _stored(graph: Path, name: str) -> NDArray[np.uint8]:
-    """The bytes of a weight, mapped; none if it is not in a file of its own."""
-    file, start, size = stored_tensors(graph, name).get(name, ("", 0, 0))
-    return np.memmap(graph.parent / file, np.uint8, "r", start, (size,)) if size else np.zeros(0, np.uint8)
+def _stored(graph: Path, *names: str) -> list[NDArray[np.uint8]]:
+    """The bytes of each of these weights, mapped; none of one that is not in a file of its own."""
+    found = stored_tensors(graph, *names)
+    places = [found.get(name, ("", 0, 0)) for name in names]
+    return [
+        np.memmap(graph.parent / file, np.uint8, "r", start, (size,)) if size else np.zeros(0, np.uint8)
+        for file, start, size in places
+    ]
