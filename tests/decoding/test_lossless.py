@@ -15,7 +15,7 @@ from wrong_rules import Row, without_residual
 from edgespec.decoding import rounds
 from edgespec.decoding import verify as verify_module
 from edgespec.decoding.controller import Controller
-from edgespec.decoding.drafters import draft_model, eagle
+from edgespec.decoding.drafters import draft_model
 from edgespec.decoding.drafters.draft_model import DraftModelDrafter
 from edgespec.decoding.drafters.eagle import EagleDrafter
 from edgespec.decoding.drafters.history import Corpus, HistoryDrafter
@@ -78,7 +78,6 @@ DRAFTERS: dict[str, MakeDrafter] = {
 def every_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verify_module, "draw", branching_draw)
     monkeypatch.setattr(draft_model, "draw", branching_draw)
-    monkeypatch.setattr(eagle, "draw", branching_draw)
 
 
 def emitted(settings: Sampling, make: MakeDrafter, *, exact: bool = True, end: int | None = None) -> Joint:

@@ -45,7 +45,7 @@ class DraftModelDrafter:
             for position in range(len(history), len(history) + k):
                 if tokens and not worth(evidence):
                     break
-                token, q, confidence = _next(self.model.forward(unseen, 1)[-1], recent, position, sampler)
+                token, q, confidence = next_proposal(self.model.forward(unseen, 1)[-1], recent, position, sampler)
                 tokens.append(token)
                 evidence.append(confidence_class(confidence))
                 recent.append(token)
@@ -63,7 +63,7 @@ class DraftModelDrafter:
         self.model.rewind(min(self.model.length, length))
 
 
-def _next(
+def next_proposal(
     logits: NDArray[np.float32], recent: Sequence[int], position: int, sampler: Sampler
 ) -> tuple[int, Probabilities | None, float]:
     """A proposal, the distribution it was drawn from (None if it is the argmax), and the largest probability there."""

@@ -14,10 +14,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgespec.decoding.drafters.confidence import USUAL, confidence_class, peak
+from edgespec.decoding.drafters.confidence import USUAL, confidence_class
+from edgespec.decoding.drafters.draft_model import next_proposal
 from edgespec.decoding.passes import PREFILL_CHUNK
 from edgespec.decoding.protocols import CausalLM, Draft, Worth, always
-from edgespec.decoding.sampling import PENALTY_WINDOW, Probabilities, Sampler, draw
+from edgespec.decoding.sampling import PENALTY_WINDOW, Probabilities, Sampler
 from edgespec.errors import GenerationError
 
 States = NDArray[np.float32]
@@ -147,10 +148,8 @@ class EagleDrafter:
         """A proposal, the distribution it was drawn from (None if it is the argmax), and the largest probability."""
         ids = self._head.token_ids
         if sampler.greedy and sampler.settings.repeat_penalty == 1.0:
-            return int(ids[sampler.argmax(logits, recent)]), None, peak(logits)
+            token, _, confidence = next_proposal(logits, recent, position, sampler)
+            return int(ids[token]), None, confidence
         whole = np.full(self._target.vocab_size, -np.inf, np.float32)
         whole[ids] = logits
-        if sampler.greedy:
-            return sampler.argmax(whole, recent), None, peak(logits)
-        q = sampler.probabilities(whole, recent)
-        return draw(q, sampler.uniforms(position)[0]), q, float(q.max())
+        return next_proposal(whole, recent, position, sampler)
