@@ -16,7 +16,6 @@ from typing import BinaryIO, Final
 import numpy as np
 
 from edgespec.bundle.files import locked, open_plain
-from edgespec.bundle.places import data_directory
 from edgespec.decoding.drafters.history import BREAK, CAPACITY, CONTEXTS, Corpus, Ids
 from edgespec.errors import ChecksumError
 
@@ -25,11 +24,6 @@ _LATEST: Final = CAPACITY * 3 // 4
 """Ids that are read: a corpus of them has room for those to come."""
 _MOST_BYTES: Final = 2 * CAPACITY * _ID.itemsize
 """A file that is longer is rewritten with the latest ids."""
-
-
-def history_directory() -> Path:
-    """Where the files are, all of them private to the user."""
-    return data_directory() / "history"
 
 
 class History:

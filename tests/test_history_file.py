@@ -19,7 +19,8 @@ from edgespec.chat.session import Chat, Settings
 from edgespec.decoding.costs import Costs, DraftCost
 from edgespec.decoding.drafters.history import BREAK
 from edgespec.engine import open_chat
-from edgespec.history import History, history_directory
+from edgespec.history import History
+from edgespec.places import history_directory
 
 SHA, VOCAB = "0123456789abcdef" * 4, 1000
 

@@ -21,8 +21,8 @@ from edgespec.bundle.catalog import load_catalog
 from edgespec.bundle.files import Progress, flush_to_disk, no_progress
 from edgespec.bundle.hub import HubReference
 from edgespec.bundle.manifest import FILE_NAME, Manifest, check_name
-from edgespec.bundle.places import models_directory
 from edgespec.errors import EdgespecError, ModelError, UsageError
+from edgespec.places import models_directory
 
 _STAGING = ".staging-"
 _RESUMABLE = ".resume-"

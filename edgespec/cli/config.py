@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from edgespec.bundle.places import config_file
 from edgespec.cli.output import clean, note
 from edgespec.config.file import read_config, set_value, unset_value
 from edgespec.config.options import OPTIONS, Value, find_option
 from edgespec.errors import UsageError
+from edgespec.places import config_file
 
 
 @click.group("config")

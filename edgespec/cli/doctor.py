@@ -15,10 +15,9 @@ import psutil
 from edgespec.bundle import default_store
 from edgespec.bundle.catalog import load_catalog
 from edgespec.cli.output import note, progress
-from edgespec.conversations.database import conversations_directory
 from edgespec.decoding.exactness import splits_agree
 from edgespec.engine import Resources, find_bundle, open_model
-from edgespec.history import history_directory
+from edgespec.places import conversations_directory, history_directory
 from edgespec.runtime.device import DeviceChoice
 from edgespec.runtime.session import default_threads, use_threads
 

@@ -14,11 +14,11 @@ import click
 
 from edgespec.cli.output import clean, note, print_table
 from edgespec.conversations.conversation import Conversation
-from edgespec.conversations.database import FILE, conversations_directory, reason
+from edgespec.conversations.database import FILE, reason
 from edgespec.conversations.export import Format, iso, to_json, to_markdown, when, write_new
 from edgespec.conversations.store import ConversationStore, Found
 from edgespec.errors import EdgespecError, UsageError
-from edgespec.history import history_directory
+from edgespec.places import conversations_directory, history_directory
 
 _SHORT = 8
 """Digits of an id that are shown: more than a search for the id will need."""

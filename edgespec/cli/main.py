@@ -98,7 +98,7 @@ def edgespec(ctx: click.Context, history: bool) -> None:
     if name is not None:
         ctx.default_map = {name: {flag: flags[flag] for flag in _CONFIGURED.get(name, flags) if flag in flags}}
         return
-    from edgespec.history import history_directory
+    from edgespec.places import history_directory
     from edgespec.tui.run import run_app
 
     if ctx.get_parameter_source("history") is ParameterSource.DEFAULT:
@@ -154,7 +154,7 @@ def _confess(error: Exception) -> str:
     if os.environ.get("EDGESPEC_DEBUG"):
         traceback.print_exception(error)
         return what
-    from edgespec.bundle.places import state_directory
+    from edgespec.places import state_directory
 
     log = state_directory() / "errors.log"
     try:

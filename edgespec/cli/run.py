@@ -17,11 +17,10 @@ from edgespec.cli.answering import print_answer
 from edgespec.cli.options import generation_flags, read_resources, read_settings
 from edgespec.cli.output import note, progress
 from edgespec.cli.remembering import history_flag
-from edgespec.conversations.database import conversations_directory
 from edgespec.conversations.recorder import Recorder
 from edgespec.engine import open_chat
 from edgespec.errors import CancelledError, UsageError
-from edgespec.history import history_directory
+from edgespec.places import conversations_directory, history_directory
 
 
 @click.command("run")

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgespec.bundle.places import config_file
 from edgespec.config.keymap import check_clashes
 from edgespec.config.options import OPTIONS, Option, Value, find_option
 from edgespec.errors import UsageError
+from edgespec.places import config_file
 
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Final
 
 from edgespec.bundle.files import fingerprint, locked
-from edgespec.bundle.places import data_directory
 from edgespec.errors import UsageError
 
 FILE: Final = "conversations.sqlite3"
@@ -33,11 +32,6 @@ MIGRATIONS: Final[list[tuple[str, ...]]] = [
     ),
 ]
 """What makes each version out of the one before; `user_version` says how many have been applied. Never edited."""
-
-
-def conversations_directory() -> Path:
-    """Where conversations are kept, private to the user."""
-    return data_directory() / "conversations"
 
 
 def connect(directory: Path, notice: Callable[[str], None]) -> sqlite3.Connection:

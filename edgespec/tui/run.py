@@ -11,9 +11,9 @@ from pathlib import Path
 
 from edgespec.chat.screen import printable
 from edgespec.config import Config, Value
-from edgespec.conversations.database import conversations_directory
 from edgespec.conversations.recorder import Recorder
 from edgespec.errors import UsageError
+from edgespec.places import conversations_directory
 from edgespec.tui.app import EdgespecApp
 from edgespec.tui.engine import Engine, Load, Progress
 from edgespec.tui.messages import Noticed

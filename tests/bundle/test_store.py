@@ -16,8 +16,8 @@ import pytest
 from sample_bundles import FILES, describe
 
 from edgespec.bundle import Bundle, Store
-from edgespec.bundle.places import models_directory, state_directory
 from edgespec.errors import ChecksumError, EdgespecError, ModelError, UsageError
+from edgespec.places import models_directory, state_directory
 
 Make = Callable[..., Bundle]
 

@@ -11,7 +11,7 @@ def models_directory() -> Path:
     """Where bundles live: $EDGESPEC_HOME/models, else models/ of a checkout, else the platform's data directory."""
     if home := _home():
         return home / "models"
-    checkout = Path(__file__).resolve().parents[2]
+    checkout = Path(__file__).resolve().parents[1]
     if _is_checkout(checkout):
         return checkout / "models"
     import platformdirs
@@ -26,6 +26,16 @@ def data_directory() -> Path:
     import platformdirs
 
     return platformdirs.user_data_path("edgespec", appauthor=False)
+
+
+def conversations_directory() -> Path:
+    """Where what is said in the chat is kept, private to the user."""
+    return data_directory() / "conversations"
+
+
+def history_directory() -> Path:
+    """Where answers are kept for later drafts, all of them private to the user."""
+    return data_directory() / "history"
 
 
 def config_file() -> Path:
