@@ -13,8 +13,8 @@ import pytest
 from terminal import Terminal, ready
 
 from edgespec.bundle import Bundle
+from edgespec.conversations import FILE
 from edgespec.conversations.conversation import Conversation
-from edgespec.conversations.database import FILE
 from edgespec.conversations.store import ConversationStore
 
 ESCAPE, ALT_UP, ALT_LEFT = "\x1b", "\x1b[1;3A", "\x1b[1;3D"

@@ -13,8 +13,9 @@ from typing import Any
 import click
 
 from edgespec.cli.output import clean, note, print_table
+from edgespec.conversations import FILE
 from edgespec.conversations.conversation import Conversation
-from edgespec.conversations.database import FILE, reason
+from edgespec.conversations.database import reason
 from edgespec.conversations.export import Format, iso, to_json, to_markdown, when, write_new
 from edgespec.conversations.store import ConversationStore, Found
 from edgespec.errors import EdgespecError, UsageError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import gc
 import importlib
 import os
 import signal
@@ -98,6 +99,7 @@ def edgespec(ctx: click.Context, history: bool) -> None:
     if name is not None:
         ctx.default_map = {name: {flag: flags[flag] for flag in _CONFIGURED.get(name, flags) if flag in flags}}
         return
+    gc.disable()  # the first screen's imports only add to what stays; the load goes on with it
     from edgespec.places import history_directory
     from edgespec.tui.run import run_app
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from edgespec.bundle.files import fingerprint, locked
+from edgespec.conversations import FILE
 from edgespec.errors import UsageError
 
-FILE: Final = "conversations.sqlite3"
 _BUSY_SECONDS: Final = 5.0
 _DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 

@@ -7,16 +7,18 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import Event as Flag
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from weakref import ref
 
 from edgespec.chat.conversation import Message
 from edgespec.chat.events import Answer, Event, TextDelta
+from edgespec.conversations import FILE
 from edgespec.conversations.conversation import Conversation, Entry, title_of
-from edgespec.conversations.database import FILE
 from edgespec.conversations.figures import to_figures
-from edgespec.conversations.store import ConversationStore
 from edgespec.conversations.writer import Job, Writer
+
+if TYPE_CHECKING:
+    from edgespec.conversations.store import ConversationStore
 
 
 class Speaker(Protocol):

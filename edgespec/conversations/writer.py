@@ -7,15 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import Condition, Thread
 from time import monotonic, time
+from typing import TYPE_CHECKING
 
-from edgespec.conversations.database import reason
-from edgespec.conversations.store import ConversationStore
 from edgespec.errors import EdgespecError
+
+if TYPE_CHECKING:
+    from edgespec.conversations.store import ConversationStore
 
 _TRASH_SECONDS = 86400.0
 """What a program that was killed left in the trash is deleted after that time: another may still bring its own back."""
 
-Job = Callable[[ConversationStore], object]
+Job = Callable[["ConversationStore"], object]
 
 
 class Writer:
@@ -74,6 +76,10 @@ class Writer:
             self._store.close()
 
     def _run(self, job: Job) -> None:
+        # Here, on the thread: whoever only begins to chat does not wait for SQLite.
+        from edgespec.conversations.database import reason
+        from edgespec.conversations.store import ConversationStore
+
         try:
             if self._store is None:
                 self._store = ConversationStore(self._directory, self._notice)

@@ -1,4 +1,4 @@
-"""The app: what keys and commands do."""
+"""What keys and commands do. Screens are imported when they are opened: the first one does not wait for the others."""
 
 from __future__ import annotations
 
@@ -15,13 +15,9 @@ from textual.screen import Screen
 from edgespec import commands
 from edgespec.errors import UsageError
 from edgespec.tui.body import Body
-from edgespec.tui.context import ContextScreen
-from edgespec.tui.help import HelpScreen, help_for
 from edgespec.tui.messages import Noticed, QuestionsRead
 from edgespec.tui.prompt import Prompt
-from edgespec.tui.statistics import Statistics
 from edgespec.tui.talk import TalkApp
-from edgespec.tui.token_view import TokenView
 
 QUIT_SECONDS = 3.0
 """A second Ctrl+C within this time quits."""
@@ -95,12 +91,16 @@ class EdgespecApp(TalkApp):
         await self.slash.run(name)
 
     def action_help(self) -> None:
+        from edgespec.tui.help import HelpScreen, help_for
+
         if isinstance(self.screen, HelpScreen):
             self.screen.dismiss(None)
         else:
             self.push_screen(help_for(self.screen))
 
     def action_context(self) -> None:
+        from edgespec.tui.context import ContextScreen
+
         if self.chat is not None:
             self.push_screen(ContextScreen(self.chat))
 
@@ -130,12 +130,16 @@ class EdgespecApp(TalkApp):
         self._hint(f"Copied {len(text):,} characters, if this terminal allows it.")
 
     def action_tokens(self) -> None:
+        from edgespec.tui.token_view import TokenView
+
         if self._turns:
             self.push_screen(TokenView(self._turns))
         else:
             self._hint("Nothing has been answered yet.")
 
     def action_statistics(self) -> None:
+        from edgespec.tui.statistics import Statistics
+
         self.push_screen(Statistics(self._turns, self.chat))
 
     def action_conversations(self, words: str = "") -> None:

@@ -9,9 +9,7 @@ from textual.geometry import Size
 from textual.message import Message
 
 from edgespec.chat.screen import printable
-from edgespec.tui.document import Document
 from edgespec.tui.lines import Lines
-from edgespec.tui.markdown import codes, is_code_header
 
 
 class Body(Lines):
@@ -26,12 +24,19 @@ class Body(Lines):
 
     def __init__(self) -> None:
         super().__init__()
+        from edgespec.tui.document import Document  # the first screen, which has no answer, does not wait for Markdown
+
         self._document = Document()
 
     @property
     def source(self) -> str:
         """What has come so far, as Markdown."""
         return self._document.source
+
+    @property
+    def codes(self) -> list[str]:
+        """The code blocks in it."""
+        return self._document.codes
 
     def append(self, text: str) -> None:
         first = self._document.append(printable(text))
@@ -56,5 +61,4 @@ class Body(Lines):
 
     def on_click(self, event: events.Click) -> None:
         if event.style.meta.get("copy"):
-            number = sum(map(is_code_header, self.lines[: event.y + 1]))
-            self.post_message(self.CodeChosen(codes(self.source)[number - 1]))
+            self.post_message(self.CodeChosen(self._document.code_at(event.y)))

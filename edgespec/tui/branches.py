@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgespec.conversations.conversation import Conversation, Entry
-from edgespec.conversations.export import save
 from edgespec.conversations.figures import footer
 from edgespec.errors import UsageError
-from edgespec.tui.conversations import Conversations
 from edgespec.tui.prompt import Prompt
 from edgespec.tui.status import Status
 from edgespec.tui.transcript import Told, Transcript
@@ -82,6 +80,8 @@ class Branches:
 
     def choose(self, words: str) -> None:
         """Show the conversations that have `words`, and go on with the one that is chosen."""
+        from edgespec.tui.conversations import Conversations  # imports what the first screen does without
+
         recorder = self._app.recorder
         if recorder.directory is None:
             self._hint("No conversations are kept here: that has been switched off (history).")
@@ -96,6 +96,8 @@ class Branches:
 
     def save(self, path: str) -> None:
         """Write the conversation to a file."""
+        from edgespec.conversations.export import save
+
         try:
             found = save(self._app.recorder.conversation, Path(path) if path else None)
         except UsageError as error:

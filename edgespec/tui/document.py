@@ -42,6 +42,15 @@ class Document:
     def source(self) -> str:
         return "".join(self._pieces)
 
+    @property
+    def codes(self) -> list[str]:
+        """The code blocks, as they would be copied."""
+        return markdown.codes(self.source)
+
+    def code_at(self, line: int) -> str:
+        """The code block that `lines[line]` is part of."""
+        return self.codes[sum(map(markdown.is_code_header, self.lines[: line + 1])) - 1]
+
     def resize(self, width: int) -> bool:
         """Lay all of it out anew, if `width` (in cells) is another one; whether it was."""
         if width == self._width:

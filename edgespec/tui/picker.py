@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from threading import Event as Flag
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import on, work
 from textual.app import ComposeResult
@@ -20,24 +19,12 @@ from edgespec.chat.screen import printable
 from edgespec.errors import CancelledError, EdgespecError
 from edgespec.tui import figures
 from edgespec.tui.dialog import Dialog
-from edgespec.tui.engine import Progress
 from edgespec.tui.messages import LoadProgress
 from edgespec.tui.workers import explain, progress_for
 
 if TYPE_CHECKING:
     from edgespec.choices import Choice
-
-Kind = Literal["model", "draft"]
-
-
-@dataclass(frozen=True, slots=True)
-class Choosing:
-    """find: the choices, which takes a moment. pull: fetches one that is not here, and the draft that goes with it.
-    predict: times graphs of a choice's shape, and says in a sentence whether it could be faster with its draft."""
-
-    find: Callable[[], Sequence[Choice]]
-    pull: Callable[[str, Progress], object]
-    predict: Callable[[Choice], str]
+    from edgespec.tui.setup import Choosing, Kind
 
 
 class Picker(Dialog[str]):

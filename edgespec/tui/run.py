@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -33,6 +34,8 @@ def run_app(config: Config, history: Path | None) -> None:
 
     def opener(values: Mapping[str, Value]) -> Load:
         def load(progress: Progress) -> Engine:
+            gc.freeze()
+            gc.enable()
             from edgespec.configured import open_configured
 
             chat = open_configured(values, history=history, progress=progress, notice=notice)

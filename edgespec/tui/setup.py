@@ -5,17 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from edgespec.bundle import default_store
 from edgespec.config import OPTIONS, Value
 from edgespec.config.file import set_value, unset_value
 from edgespec.errors import UsageError
 from edgespec.tui.engine import Load, Progress
-from edgespec.tui.picker import Choosing, Kind
 
 if TYPE_CHECKING:
     from edgespec.choices import Choice
+
+Kind = Literal["model", "draft"]
+
+
+@dataclass(frozen=True, slots=True)
+class Choosing:
+    """find: the choices, which takes a moment. pull: fetches one that is not here, and the draft that goes with it.
+    predict: times graphs of a choice's shape, and says in a sentence whether it could be faster with its draft."""
+
+    find: Callable[[], Sequence[Choice]]
+    pull: Callable[[str, Progress], object]
+    predict: Callable[[Choice], str]
+
 
 Fits = Callable[[Mapping[str, Value]], bool]
 """Whether the model that such values name fits into memory beside the one that is open."""
@@ -35,11 +46,13 @@ def choose_here(kind: Kind, model: str) -> Choosing:
     """The models of this machine and of the catalog, or the drafts for `model`."""
 
     def find() -> Sequence[Choice]:
+        from edgespec.bundle import default_store
         from edgespec.choices import draft_choices, model_choices
 
         return model_choices(default_store()) if kind == "model" else draft_choices(model, default_store())
 
     def fetch(name: str, progress: Progress) -> object:
+        from edgespec.bundle import default_store
         from edgespec.pull import pull
 
         return pull(name, default_store(), progress=progress)

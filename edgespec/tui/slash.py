@@ -1,20 +1,18 @@
-"""What the commands do in the chat."""
+"""What the commands do in the chat. What one needs is imported when it is used: the first screen does not wait."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
-from edgespec.bundle import default_store
-from edgespec.bundle.catalog import load_catalog
 from edgespec.commands import SETTABLE
 from edgespec.config import Value
 from edgespec.config.options import find_option
 from edgespec.errors import UsageError
-from edgespec.tui.picker import Kind, Picker
-from edgespec.tui.settings import Chosen, SettingsScreen
 
 if TYPE_CHECKING:
+    from edgespec.tui.settings import Chosen
+    from edgespec.tui.setup import Kind
     from edgespec.tui.talk import TalkApp
 
 ACTIONS = {
@@ -58,6 +56,9 @@ class SlashCommands:
 
     def arguments(self) -> dict[str, tuple[str, ...]]:
         """What each command may be followed by, for whoever completes what is typed."""
+        from edgespec.bundle import default_store
+        from edgespec.bundle.catalog import load_catalog
+
         here = default_store().names()
         return {
             "model": tuple(sorted({*here, *load_catalog().pairs})),
@@ -71,6 +72,7 @@ class SlashCommands:
         chat = self._app.chat
         if chat is None and (kind == "draft" or self._app.load_error is None):
             raise UsageError(_NOT_NOW)
+        from edgespec.tui.picker import Picker
 
         def chosen(name: str | None) -> None:
             if name is not None:
@@ -86,6 +88,7 @@ class SlashCommands:
         if chat is None:
             raise UsageError(_NOT_NOW)
         from edgespec.configured import values_from
+        from edgespec.tui.settings import SettingsScreen
 
         def chosen(found: Chosen | None) -> None:
             if found is not None:
@@ -96,6 +99,8 @@ class SlashCommands:
         self._app.push_screen(SettingsScreen(values_from(chat.settings), focus=focus), chosen)
 
     async def _model(self, name: str) -> None:
+        from edgespec.bundle import default_store
+
         if name in default_store().names():
             self._app.switch({"model": name, "draft": None})
         else:

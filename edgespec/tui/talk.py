@@ -22,7 +22,6 @@ from edgespec.errors import ContextFullError, EdgespecError
 from edgespec.tui import figures, workers
 from edgespec.tui.branches import Branches
 from edgespec.tui.completion import Completion
-from edgespec.tui.context import offer_room
 from edgespec.tui.engine import Engine, Load
 from edgespec.tui.heading import Heading
 from edgespec.tui.messages import (
@@ -100,8 +99,11 @@ class TalkApp(OutletApp):
             self.animation_level = "none"
         self._ticker = self.set_interval(figure_seconds(), self._show_figures, pause=True)
         self._prompt.focus()
+
+    def on_ready(self) -> None:
+        """The first frame is painted: what runs in threads takes nothing from it any more."""
         self.recorder.questions(lambda texts: self.post_message(QuestionsRead(texts)))
-        self.call_after_refresh(self._begin_loading)
+        self._begin_loading()
 
     def on_unmount(self) -> None:
         self._cancelled.set()
@@ -229,6 +231,8 @@ class TalkApp(OutletApp):
             self._give_back()
         await self._transcript.note(str(message.error), "error")
         if isinstance(message.error, ContextFullError):
+            from edgespec.tui.context import offer_room
+
             offer_room(self, self._turn.text, message.error)
 
     async def _end_turn(self, footer: str) -> None:

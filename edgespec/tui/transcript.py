@@ -21,7 +21,6 @@ from edgespec.chat.screen import printable
 from edgespec.chat.thinking import ThoughtSplitter, was_opened
 from edgespec.tui.body import Body
 from edgespec.tui.lines import Lines
-from edgespec.tui.markdown import codes
 from edgespec.tui.terminal import frame_seconds
 from edgespec.tui.thoughts import Thoughts
 
@@ -114,7 +113,7 @@ class AnswerBlock(Vertical):
     @property
     def code(self) -> str | None:
         """The last code block."""
-        return next(reversed(codes(self.text)), None)
+        return next(reversed(self._body.codes), None)
 
     async def finish(self, footer: str) -> None:
         """End the answer, with `footer` under it."""
@@ -154,9 +153,11 @@ class Earlier(Static):
 class Transcript(VerticalScroll, can_focus=False):
     """Follows what is new at its end until the user scrolls up."""
 
+    _answer: AnswerBlock
+    """The one that was begun last."""
+
     def __init__(self) -> None:
         super().__init__()
-        self._answer = AnswerBlock()
         self._released = self._telling = False
         self._earlier: list[Told] = []
 

@@ -29,6 +29,8 @@ def set_apart() -> None:
 
 def open_chat(load: Load, cancelled: Flag, post: Post) -> None:
     """Run `load`; once `cancelled` is set its next report of progress ends it."""
+    import edgespec.tui.document  # noqa: F401 - so that the first answer does not wait for it
+
     try:
         chat = load(progress_for(cancelled, post))
     except Exception as error:

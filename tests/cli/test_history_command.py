@@ -14,8 +14,8 @@ import pexpect
 import pytest
 
 from edgespec.chat.events import Answer
+from edgespec.conversations import FILE
 from edgespec.conversations.conversation import Conversation, Entry
-from edgespec.conversations.database import FILE
 from edgespec.conversations.export import file_name, to_json, to_markdown
 from edgespec.conversations.figures import to_figures
 from edgespec.conversations.store import ConversationStore

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgespec.conversations import database
+from edgespec.conversations import FILE, database
 from edgespec.conversations.conversation import Conversation, Entry
-from edgespec.conversations.database import FILE, reason
+from edgespec.conversations.database import reason
 from edgespec.conversations.store import ConversationStore
 from edgespec.errors import ChecksumError, UsageError
 

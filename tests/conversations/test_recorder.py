@@ -17,8 +17,7 @@ from speakers import Parrot, say, texts
 
 from edgespec.chat.conversation import Message
 from edgespec.chat.session import Chat, Settings
-from edgespec.conversations import database
-from edgespec.conversations.database import FILE
+from edgespec.conversations import FILE, database
 from edgespec.conversations.figures import to_answer
 from edgespec.conversations.recorder import Recorder
 from edgespec.conversations.store import ConversationStore

@@ -19,8 +19,7 @@ from edgespec.conversations.recorder import Recorder
 from edgespec.decoding.costs import Costs, DraftCost
 from edgespec.tui import conversations, sidebar
 from edgespec.tui.app import EdgespecApp
-from edgespec.tui.picker import Choosing
-from edgespec.tui.setup import Setup
+from edgespec.tui.setup import Choosing, Setup
 
 SCREENS = Path(__file__).with_name("screens")
 UPDATE = os.environ.get("EDGESPEC_UPDATE_SCREENS") == "1"

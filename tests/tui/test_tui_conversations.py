@@ -10,8 +10,8 @@ from scripted import ScriptedChat, app_for, ask, converse, idle, screen_text, wa
 from textual.pilot import Pilot
 from textual.widgets import Input, OptionList
 
+from edgespec.conversations import FILE
 from edgespec.conversations.conversation import Conversation, Entry
-from edgespec.conversations.database import FILE
 from edgespec.conversations.recorder import Recorder
 from edgespec.conversations.store import ConversationStore
 from edgespec.tui.conversations import Conversations, Title

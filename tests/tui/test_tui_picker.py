@@ -12,8 +12,8 @@ from edgespec.config import Value
 from edgespec.errors import DownloadError
 from edgespec.tui.app import EdgespecApp
 from edgespec.tui.engine import Load, Progress
-from edgespec.tui.picker import Choosing, Picker
-from edgespec.tui.setup import Setup
+from edgespec.tui.picker import Picker
+from edgespec.tui.setup import Choosing, Setup
 
 CHOICES = [
     Choice("scripted-1b", size=150_000_000, memory=400_000_000, draft="ngram", speedup=1.43, about="int8, Apache-2.0"),
