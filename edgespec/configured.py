@@ -52,6 +52,7 @@ def open_configured(values: Mapping[str, Value], *, history: Path | None, progre
             cast("int | None", values.get("context")),
             cast("int | None", values.get("threads")),
             cast(DeviceChoice, values.get("device", "auto")),
+            cast("DeviceChoice | None", values.get("draft-device")),
         ),
         history=history,
         progress=progress,

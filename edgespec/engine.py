@@ -26,7 +26,7 @@ from edgespec.errors import ModelError, UsageError
 from edgespec.foreign_graph import draft_obstacle, exact_mode_holds
 from edgespec.history import History
 from edgespec.profile import Profiles, Tuned, profile_key, tuned_key
-from edgespec.runtime.device import DeviceChoice, likely_device
+from edgespec.runtime.device import DeviceChoice, DeviceKind, likely_device
 from edgespec.runtime.head import OnnxHead
 from edgespec.runtime.model import OnnxCausalLM
 from edgespec.runtime.onnx_nodes import operators_and_files
@@ -51,6 +51,12 @@ class Resources:
     context_length: int | None = None
     threads: int | None = None
     device: DeviceChoice = "auto"
+    draft_device: DeviceChoice | None = None
+
+    @property
+    def for_draft(self) -> DeviceChoice:
+        """Unless told otherwise, a draft goes beside its target if its graph is made for that."""
+        return self.draft_device or ("cpu" if self.device == "cpu" else "auto")
 
 
 def open_chat(
@@ -92,11 +98,12 @@ def open_chat(
     policy: Policy | None = None
     remember = forget
     if draft != "none":
-        drafters, drafts = _make_drafters(draft, bundle, tokenizer, store, target, resources, progress)
+        drafting = _make_drafters(draft, bundle, tokenizer, store, target, resources, progress)
+        drafters = drafting.drafters
         if history is not None:
             earlier = History(history, bundle.tokenizer_sha256, bundle.vocab_size, notice)
             drafters, remember = [HistoryDrafter(earlier.corpus), *drafters], earlier.remember
-        costs = _costs(bundle, drafts, target, drafters, settings.longest_draft, store, progress)
+        costs = _costs(bundle, drafting, target, drafters, settings.longest_draft, store, progress)
         policy = Controller(drafters, costs, exact=settings.exact_mode, name=drafters[-1].name)
         if settings.draft_branches > 1:
             policy = Branching(policy, target.context_length, settings.draft_branches - 1)
@@ -199,6 +206,15 @@ def paired_draft(bundle: Bundle | ForeignBundle, store: Store) -> str:
     return draft if draft in store.names() else "ngram"
 
 
+@dataclass(frozen=True, slots=True)
+class _Drafting:
+    """What drafts: the drafters, the bundles that they were made of, and what those compute on."""
+
+    drafters: list[Drafter]
+    bundles: tuple[Bundle | ForeignBundle, ...] = ()
+    devices: tuple[DeviceKind, ...] = ()
+
+
 def _make_drafters(
     draft: str,
     bundle: Bundle | ForeignBundle,
@@ -207,12 +223,13 @@ def _make_drafters(
     target: OnnxCausalLM,
     resources: Resources,
     progress: Progress,
-) -> tuple[list[Drafter], list[Bundle | ForeignBundle]]:
-    """Looking up costs next to nothing, so it stands in front of every other drafter. Also returns their bundles."""
+) -> _Drafting:
+    """Looking up costs next to nothing, so it stands in front of every other drafter."""
     drafters: list[Drafter] = [NgramDrafter(target.context_length)]
     if draft == "ngram":
-        return drafters, []
-    found = find_bundle(draft, store, resources.device, progress)
+        return _Drafting(drafters)
+    device = resources.for_draft
+    found = find_bundle(draft, store, device, progress)
     head = _head(found)
     if found.tokenizer_sha256 != bundle.tokenizer_sha256 and (
         head is not None or Tokenizer.load(found.tokenizer).vocabulary() != tokenizer.vocabulary()
@@ -224,14 +241,14 @@ def _make_drafters(
     if head is not None:
         size = target.hidden_size
         loaded = OnnxHead(found.graph, bundle.graph, hidden_size=size, context_length=context, window=head.window)
-        return [*drafters, EagleDrafter(target, loaded, found.name)], [found]
-    model = open_model(found, Resources(context, resources.threads, resources.device))
-    return [*drafters, DraftModelDrafter(model, found.name)], [found]
+        return _Drafting([*drafters, EagleDrafter(target, loaded, found.name)], (found,), ("cpu",))
+    model = open_model(found, Resources(context, resources.threads, device))
+    return _Drafting([*drafters, DraftModelDrafter(model, found.name)], (found,), (model.device.kind,))
 
 
 def _costs(
     target: Bundle | ForeignBundle,
-    drafts: Sequence[Bundle | ForeignBundle],
+    drafting: _Drafting,
     model: OnnxCausalLM,
     drafters: Sequence[Drafter],
     draft_max: int,
@@ -241,7 +258,8 @@ def _costs(
     """What passes and proposals cost here: measured now, or when they ran here before."""
     k_max = max(draft_max, MEASURED_DRAFT)
     k_max = max(min(k_max, model.context_length - 3), 1)
-    key = profile_key(target, drafts, device=model.device.kind, threads=use_threads(None), k_max=k_max)
+    places = "+".join(dict.fromkeys((model.device.kind, *drafting.devices)))
+    key = profile_key(target, drafting.bundles, device=places, threads=use_threads(None), k_max=k_max)
     profiles = Profiles(store)
     found = profiles.costs(key)
     if found is None or not {d.name for d in drafters} <= found.drafts.keys():

@@ -19,6 +19,7 @@ from edgespec.bundle import Bundle, ForeignBundle, Store
 from edgespec.decoding.costs import Costs
 from edgespec.errors import UsageError
 from edgespec.runtime.device import DeviceChoice, likely_device
+from edgespec.runtime.power import power_condition
 
 _DIRECTORY = ".profiles"
 _MAX_BYTES = 1 << 20
@@ -130,17 +131,26 @@ def profile_key(
     threads: int,
     k_max: int,
 ) -> str:
-    """Names all that the costs depend on: the graphs, the device and its threads, and the versions that run them."""
+    """Names all that the costs depend on: the graphs, the devices and their threads, the power that they may draw, and
+    the versions that run them."""
     from edgespec.runtime.session import runtime_version  # slow to import, and not needed to look up what was tuned
 
     graphs = [_graph_identity(bundle) for bundle in (target, *drafts)]
     parts = [graphs, device, threads, k_max, runtime_version(), version("edgespec"), platform.machine(), _processor()]
+    parts += _condition()
     return f"{target.name}-{_digest(parts)}"
 
 
 def tuned_key(target: Bundle | ForeignBundle, device: DeviceChoice) -> str:
-    """Names what tuned settings depend on: the graph, the device and the processor. They outlive an update."""
-    return f"{target.name}-tuned-{_digest([_graph_identity(target), likely_device(device), _processor()])}"
+    """Names what tuned settings depend on: the graph, the device, the processor and its power. They outlive an
+    update."""
+    parts = [_graph_identity(target), likely_device(device), _processor(), *_condition()]
+    return f"{target.name}-tuned-{_digest(parts)}"
+
+
+def _condition() -> list[str]:
+    """Nothing on mains: most machines know no other."""
+    return [condition] if (condition := power_condition()) else []
 
 
 def _digest(parts: Sequence[Any]) -> str:

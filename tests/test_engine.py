@@ -162,3 +162,22 @@ def test_branches_are_refused_where_they_cannot_be_had(monkeypatch: pytest.Monke
     monkeypatch.setattr(OnnxCausalLM, "takes_trees", False)
     with pytest.raises(UsageError, match="takes no draft with branches"):
         open_chat("tiny", settings=Settings(exact=False, draft_branches=2))
+
+
+def test_target_and_draft_are_placed_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    opened = OnnxCausalLM.open
+
+    def listening(graph: Path, *, device: str, **more: object) -> OnnxCausalLM:
+        asked.append(device)
+        return opened(graph, device="cpu", **more)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(OnnxCausalLM, "open", listening)
+    for resources in (
+        Resources(device="cuda", draft_device="cpu"),
+        Resources(device="cuda"),
+        Resources(device="cpu"),
+        Resources(draft_device="cuda"),
+    ):
+        open_chat("tiny", draft="skip", settings=SETTINGS, resources=resources)
+    assert asked == ["cuda", "cpu", "cuda", "auto", "cpu", "cpu", "auto", "cuda"]

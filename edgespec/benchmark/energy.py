@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock, Thread
 from time import perf_counter
+
+from edgespec.runtime.power import number_in, rails, text_of
 
 _SYS = Path("/sys")
 _WHOLE = ("VDD_IN", "POM_5V_IN")
@@ -35,40 +37,26 @@ def energy_meter(sys: Path = _SYS) -> Generator[EnergyMeter | None]:
     if zones := _rapl_zones(sys):
         yield EnergyMeter("processor packages (RAPL)", _Rapl(zones).joules)
         return
-    name, watts = _hwmon_rail(sys) or _iio_rail(sys) or (None, None)
-    if name is None or watts is None:
+    whole = next((rail for rail in rails(sys) if rail.name in _WHOLE), None)
+    if whole is None:
         yield None
         return
-    rail = _Rail(watts)
+    rail = _Rail(whole.watts)
     try:
-        yield EnergyMeter(f"module ({name})", rail.joules)
+        yield EnergyMeter(f"module ({whole.name})", rail.joules)
     finally:
         rail.close()
 
 
-def _number(path: Path) -> float:
-    """Raises: OSError, ValueError."""
-    return float(path.read_text(encoding="ascii"))
-
-
-def _text(path: Path) -> str:
-    with suppress(OSError, ValueError):
-        return path.read_text(encoding="utf-8").strip()
-    return ""
-
-
-def _readable(read: Callable[[], float]) -> bool:
-    with suppress(OSError, ValueError):
-        read()
-        return True
-    return False
-
-
 def _rapl_zones(sys: Path) -> list[Path]:
     """The zones of all processor packages, or none. See Linux's Documentation/power/powercap/powercap.rst."""
-    packages = [z for z in sorted(sys.glob("class/powercap/intel-rapl:*")) if _text(z / "name").startswith("package-")]
+    zones = sorted(sys.glob("class/powercap/intel-rapl:*"))
+    packages = [zone for zone in zones if text_of(zone / "name").startswith("package-")]
     files = [z / name for z in packages for name in ("energy_uj", "max_energy_range_uj")]
-    return packages if all(_readable(lambda f=f: _number(f)) for f in files) else []
+    try:
+        return packages if all(number_in(f) >= 0.0 for f in files) else []
+    except (OSError, ValueError):
+        return []
 
 
 class _Rapl:
@@ -76,13 +64,13 @@ class _Rapl:
 
     def __init__(self, zones: list[Path]) -> None:
         self._counters = [zone / "energy_uj" for zone in zones]
-        self._ranges = [_number(zone / "max_energy_range_uj") for zone in zones]
-        self._last = [_number(counter) for counter in self._counters]
+        self._ranges = [number_in(zone / "max_energy_range_uj") for zone in zones]
+        self._last = [number_in(counter) for counter in self._counters]
         self._total = 0.0
 
     def joules(self) -> float:
         try:
-            now = [_number(counter) for counter in self._counters]
+            now = [number_in(counter) for counter in self._counters]
         except (OSError, ValueError):
             self._total = math.nan
             return self._total
@@ -90,35 +78,6 @@ class _Rapl:
             self._total += (value - last + (full if value < last else 0.0)) * 1e-6
         self._last = now
         return self._total
-
-
-def _hwmon_rail(sys: Path) -> tuple[str, Callable[[], float]] | None:
-    """The whole module's rail of an INA3221 as hwmon shows it (Linux's Documentation/hwmon/ina3221.rst): mV, mA."""
-    for chip in sorted(sys.glob("class/hwmon/hwmon*")):
-        for channel in (1, 2, 3):
-            name = _text(chip / f"in{channel}_label")
-            volts, amperes = chip / f"in{channel}_input", chip / f"curr{channel}_input"
-
-            def watts(volts: Path = volts, amperes: Path = amperes) -> float:
-                return _number(volts) * _number(amperes) * 1e-6
-
-            if _text(chip / "name") == "ina3221" and name in _WHOLE and _readable(watts):
-                return name, watts
-    return None
-
-
-def _iio_rail(sys: Path) -> tuple[str, Callable[[], float]] | None:
-    """The same as NVIDIA's older kernels show it: mW."""
-    for chip in sorted(sys.glob("bus/i2c/drivers/ina3221x/*/iio:device*")):
-        for channel in (0, 1, 2):
-            name, power = _text(chip / f"rail_name_{channel}"), chip / f"in_power{channel}_input"
-
-            def watts(power: Path = power) -> float:
-                return _number(power) * 1e-3
-
-            if name in _WHOLE and _readable(watts):
-                return name, watts
-    return None
 
 
 class _Rail:

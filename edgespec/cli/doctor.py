@@ -14,7 +14,8 @@ import psutil
 
 from edgespec.bundle import default_store
 from edgespec.bundle.catalog import load_catalog
-from edgespec.cli.output import note, progress
+from edgespec.cli.hardware import hardware_facts, hardware_rows
+from edgespec.cli.output import clean, note, progress
 from edgespec.decoding.exactness import splits_agree
 from edgespec.engine import Resources, find_bundle, open_model
 from edgespec.places import conversations_directory, history_directory
@@ -70,6 +71,7 @@ def doctor_command(
         "models": str(default_store().root),
         "history": _kept(history_directory()),
         "conversations": _kept(conversations_directory()),
+        **hardware_facts(),
         **_probe(model, threads, device),
     }
     if as_json:
@@ -136,6 +138,7 @@ def _print(facts: dict[str, Any]) -> None:
         ("packages", ", ".join(f"{name} {number}" for name, number in facts["packages"].items())),
         ("cores", str(facts["cores"])),
         ("memory", f"{facts['memory_available_mb']} MB available"),
+        *hardware_rows(facts),
         ("models", facts["models"]),
         ("chats", _describe_kept("conversations", "for `edgespec history`", facts["conversations"])),
         ("history", _describe_kept("earlier answers", "for drafts", facts["history"])),
@@ -150,7 +153,7 @@ def _print(facts: dict[str, Any]) -> None:
             ("resident", f"{facts['resident_mb']} MB with the model loaded"),
         ]
     for key, value in rows:
-        click.echo(f"{key:<12}{value}")
+        click.echo(f"{key:<12}{clean(value)}")
 
 
 def _complain(facts: dict[str, Any]) -> None:

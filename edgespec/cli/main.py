@@ -38,7 +38,7 @@ _MODULES = {
 """Each subcommand's module in edgespec.cli, in the order of `--help`; the module is imported when it is needed."""
 
 _CONFIGURED = {
-    "bench": ("model", "draft", "ctx_size", "threads", "device"),
+    "bench": ("model", "draft", "ctx_size", "threads", "device", "draft_device"),
     "tune": ("model", "device"),
     "doctor": ("model", "threads", "device"),
 }

@@ -50,6 +50,11 @@ def generation_flags(*, max_tokens: int = MAX_TOKENS) -> Callable[[_F], _F]:
         click.option("--stop", multiple=True, metavar="TEXT", help="End an answer before this text; may be repeated."),
         click.option("--threads", type=int, help="Threads to compute with (default: as tuned, or one per core)."),
         click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
+        click.option(
+            "--draft-device",
+            type=click.Choice(["auto", "cpu", "cuda"]),
+            help="What a draft model computes on (default: cpu if --device is, else auto).",
+        ),
         click.option("--offline", is_flag=True, help="Fetch nothing."),
     )
 
@@ -82,4 +87,4 @@ def read_settings(flags: dict[str, Any]) -> Settings:
 
 
 def read_resources(flags: dict[str, Any]) -> Resources:
-    return Resources(context_length=flags["ctx_size"], threads=flags["threads"], device=flags["device"])
+    return Resources(flags["ctx_size"], flags["threads"], flags["device"], flags["draft_device"])

@@ -17,6 +17,7 @@ from edgespec.cli.output import clean, note, progress
 from edgespec.engine import open_bundle
 from edgespec.profile import Profiles, tuned_key
 from edgespec.runtime.device import DeviceChoice
+from edgespec.runtime.power import power_condition
 from edgespec.runtime.session import default_threads
 from edgespec.tuning.machine import Processes, choices, in_force, sample
 from edgespec.tuning.search import Outcome, Search
@@ -55,6 +56,8 @@ def tune_command(
             return
         before = in_force(reference, bundle, store, device)
         _warn_if_busy()
+        if condition := power_condition():
+            note(f"this machine runs {condition}: what is found holds for that, and nothing is changed for the rest")
         with Processes(device) as processes:
             search = Search(processes, sample(asked), minutes * 60, progress=show)
             outcome = search.find(before, choices(bundle, store))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from dataclasses import dataclass
 from typing import Literal
 
 from edgespec.errors import ModelError
+from edgespec.runtime.cuda import gpu_obstacle, inspect_cuda
 
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 DeviceKind = Literal["cpu", "cuda"]
@@ -29,30 +28,25 @@ def choose_device(choice: DeviceChoice, *, half_precision: bool) -> Device:
     """
     if choice == "cpu":
         return Device("cpu", "asked for")
-    obstacle = _cuda_obstacle()
+    obstacle, remedy = gpu_obstacle(), None
     if obstacle is None and not half_precision:
-        obstacle = "this bundle's graph is float32, made for the CPU"
+        obstacle, remedy = "this bundle's graph is float32, made for the CPU", "pull the model with --profile cuda"
+    if obstacle is None:
+        found = inspect_cuda()
+        obstacle, remedy = found.obstacle, found.remedy
     if obstacle is None:
         return Device("cuda", "asked for" if choice == "cuda" else "an NVIDIA GPU is present")
     if choice == "cuda":
-        raise ModelError(f"CUDA cannot be used: {obstacle}. Use --device cpu, or run `edgespec doctor`.")
+        raise cuda_refused(obstacle, remedy)
     return Device("cpu", obstacle)
+
+
+def cuda_refused(obstacle: str, remedy: str | None = None) -> ModelError:
+    """The error for CUDA that was asked for, with what to do about it, if that is known."""
+    step = f"To change that: {remedy}. " if remedy else ""
+    return ModelError(f"CUDA cannot be used: {obstacle}. {step}Use --device cpu, or run `edgespec doctor`.")
 
 
 def likely_device(choice: DeviceChoice) -> DeviceKind:
     """Where a graph that is made for it would run, for whoever has to choose one before it is loaded."""
-    return "cpu" if choice == "cpu" or _cuda_obstacle() else "cuda"
-
-
-def _cuda_obstacle() -> str | None:
-    """Why CUDA cannot work here, or None. Asks the driver itself: loading providers first would print and stall."""
-    if sys.platform == "darwin":
-        return "macOS has no CUDA"
-    try:
-        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
-        return "no NVIDIA driver is installed"
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
-        return "the NVIDIA driver finds no GPU"
-    return None
+    return "cpu" if choice == "cpu" or gpu_obstacle() else "cuda"

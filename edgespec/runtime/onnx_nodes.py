@@ -14,7 +14,9 @@ from pathlib import Path
 from edgespec.errors import ModelError
 
 _MODEL_GRAPH = 7
-_GRAPH_NODE = 1
+_GRAPH_NODE, _GRAPH_INPUT = 1, 11
+_VALUE_NAME, _VALUE_TYPE, _TENSOR_TYPE = 1, 2, 1
+_ELEMENT, _SHAPE, _DIMENSION, _SIZE = 1, 2, 1, 1
 _NODE_INPUT, _NODE_OP_TYPE = 1, 4
 _TENSOR_NAME, _TENSOR_EXTERNAL = 8, 13
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
@@ -47,6 +49,29 @@ def consumers(graph: Path, value: str) -> set[str]:
                 if (_NODE_INPUT, name) in node:
                     found.update(text.decode() for n, text in node if n == _NODE_OP_TYPE)
     return found
+
+
+def graph_inputs(graph: Path) -> dict[str, tuple[int, tuple[int | None, ...]]]:
+    """Each input's element type, a number of TensorProto.DataType, and its shape, None where a dimension is free; 0 and
+    () for what is no tensor. Raises: ModelError if the file is no ONNX model."""
+    found: dict[str, tuple[int, tuple[int | None, ...]]] = {}
+    try:
+        with graph.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+            for _, start, end in _fields(data, 0, len(data), _MODEL_GRAPH):
+                for _, first, last in _fields(data, start, end, _GRAPH_INPUT):
+                    name = next((data[a:b].decode() for _, a, b in _fields(data, first, last, _VALUE_NAME)), "")
+                    found[name] = _tensor_type(data, first, last)
+    except (OSError, ValueError, IndexError) as error:
+        raise ModelError(f"{graph} is not an ONNX model, or not a whole one; get it again.") from error
+    return found
+
+
+def _tensor_type(data: mmap, start: int, end: int) -> tuple[int, tuple[int | None, ...]]:
+    for number in (_VALUE_TYPE, _TENSOR_TYPE):
+        start, end = next(((a, b) for _, a, b in _fields(data, start, end, number)), (0, 0))
+    element = _number(data, start, end, _ELEMENT) or 0
+    first, last = next(((a, b) for _, a, b in _fields(data, start, end, _SHAPE)), (0, 0))
+    return element, tuple(_number(data, a, b, _SIZE) for _, a, b in _fields(data, first, last, _DIMENSION))
 
 
 def operators_and_files(graph: Path) -> tuple[set[str], set[str]]:
@@ -113,6 +138,22 @@ def _fields(data: mmap, start: int, end: int, *wanted: int) -> Iterator[tuple[in
         if number in wanted and kind == 2:
             yield number, start, start + length
         start += length
+
+
+def _number(data: mmap, start: int, end: int, wanted: int) -> int | None:
+    """The first number in field `wanted` of data[start:end]."""
+    while start < end:
+        key, start = _varint(data, start)
+        if key & 7 == 0:
+            value, start = _varint(data, start)
+            if key >> 3 == wanted:
+                return value
+        elif key & 7 == 2:
+            length, start = _varint(data, start)
+            start += length
+        else:
+            start += 8 if key & 7 == 1 else 4
+    return None
 
 
 def _varint(data: mmap, start: int) -> tuple[int, int]:

@@ -5,15 +5,24 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
 import onnxruntime as ort
 import psutil
 
 from edgespec.errors import ModelError, OutOfMemoryError, UsageError
-from edgespec.runtime.device import DeviceKind
+from edgespec.runtime.cuda import inspect_cuda
+from edgespec.runtime.device import DeviceKind, cuda_refused
 
 _MADV_PAGEOUT = 21
+_HEAVY: Final = {
+    *("MatMul", "MatMulNBits", "MatMulInteger", "FusedMatMul", "Gemm", "DynamicQuantizeMatMul", "GroupQueryAttention"),
+    *("MultiHeadAttention", "Attention", "Softmax", "SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization"),
+}
+"""Operators that must not be left to the processor: they would carry a model's whole width over the bus."""
 _libc: ctypes.CDLL | None = ctypes.CDLL(None) if sys.platform == "linux" else None
 _pool_threads: int | None = None
 
@@ -46,7 +55,18 @@ def use_threads(threads: int | None, usual: int | None = None) -> int:
     return _pool_threads
 
 
-def open_session(graph: Path, device: DeviceKind) -> ort.InferenceSession:
+@dataclass(frozen=True, slots=True)
+class CudaOptions:
+    """Ways of computing on CUDA that pay on some GPUs only. fpa_intb_gemm: CUTLASS kernels for quantized weights
+    (float16, int4 or int8 in blocks of 32 without zero points, row counts of weights a multiple of 64)."""
+
+    fpa_intb_gemm: bool = False
+
+
+USUAL: Final = CudaOptions()
+
+
+def open_session(graph: Path, device: DeviceKind, cuda: CudaOptions = USUAL) -> ort.InferenceSession:
     """Load a graph. Raises ModelError if it cannot be loaded or would not run on `device`, OutOfMemoryError."""
     use_threads(None)
     options = ort.SessionOptions()
@@ -54,23 +74,55 @@ def open_session(graph: Path, device: DeviceKind) -> ort.InferenceSession:
     options.log_severity_level = 4  # errors are raised, and told in a sentence
     providers = ["CPUExecutionProvider"]
     if device == "cuda":
-        ort.preload_dlls()
+        _prepare_cuda(options, cuda)
         providers.insert(0, "CUDAExecutionProvider")
     try:
         session = ort.InferenceSession(graph, options, providers=providers, enable_fallback=0)
     except MemoryError as e:
-        raise OutOfMemoryError(
-            f"{graph.parent.name} does not fit into memory; close programs or take a smaller model."
-        ) from e
+        raise _does_not_fit(graph) from e
     except Exception as e:  # ONNX Runtime raises classes of its own that share no base but Exception
-        raise ModelError(f"ONNX Runtime cannot load {graph}: {_first_line(e)}") from e
+        if device == "cuda" and _says_out_of_memory(e):
+            raise _does_not_fit(graph) from e
+        raise ModelError(f"ONNX Runtime cannot load {graph}: {first_line(e)}") from e
     _let_go_of_mapped(graph.parent)
     if session.get_providers()[0] != providers[0]:
-        raise ModelError(
-            f"CUDA cannot be used: ONNX Runtime fell back to {session.get_providers()[0]}. "
-            "Use --device cpu, or run `edgespec doctor`."
-        )
+        raise cuda_refused(f"ONNX Runtime fell back to {session.get_providers()[0]}")
+    if device == "cuda":
+        _require_on_gpu(session)
     return session
+
+
+def _prepare_cuda(options: Any, cuda: CudaOptions) -> None:
+    found = inspect_cuda()  # also loads the libraries that the provider links to
+    if found.obstacle is not None:
+        raise cuda_refused(found.obstacle, found.remedy)
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    if cuda.fpa_intb_gemm:
+        options.add_session_config_entry("ep.cuda.fpa_intb_gemm", "1")
+
+
+def nodes_on_processor(session: ort.InferenceSession) -> Counter[str]:
+    """How many nodes of each operator a session for CUDA left to the processor."""
+    assigned = session.get_provider_graph_assignment_info()
+    return Counter(
+        node.op_type for part in assigned if part.ep_name == "CPUExecutionProvider" for node in part.get_nodes()
+    )
+
+
+def _require_on_gpu(session: ort.InferenceSession) -> None:
+    """What counts lengths and shapes belongs on the processor; what reads weights or the cache does not."""
+    if left := {op: n for op, n in nodes_on_processor(session).items() if op in _HEAVY}:
+        what = ", ".join(f"{op} ({n} nodes)" for op, n in sorted(left.items()))
+        raise cuda_refused(f"ONNX Runtime leaves {what} of this graph to the processor", "pull it with --profile cuda")
+
+
+def _does_not_fit(graph: Path) -> OutOfMemoryError:
+    return OutOfMemoryError(f"{graph.parent.name} does not fit into memory; close programs or take a smaller model.")
+
+
+def _says_out_of_memory(error: Exception) -> bool:
+    text = str(error).lower()
+    return "out of memory" in text or "failed to allocate memory" in text
 
 
 def _let_go_of_mapped(directory: Path) -> None:
@@ -87,5 +139,6 @@ def _let_go_of_mapped(directory: Path) -> None:
                 _libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _MADV_PAGEOUT)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, or its name."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

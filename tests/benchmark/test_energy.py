@@ -12,6 +12,7 @@ import pytest
 
 from edgespec.benchmark import energy
 from edgespec.benchmark.energy import energy_meter
+from edgespec.runtime import power
 
 
 def put(path: Path, **files: object) -> Path:
@@ -110,14 +111,14 @@ def test_a_rail_is_sampled_while_nobody_asks(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(energy, "_INTERVAL", 0.001)
     chip = hwmon(tmp_path, "VDD_IN")
     sampled, before = threading.Event(), set(threading.enumerate())
-    read = energy._number
+    read = power.number_in
 
     def counting(path: Path) -> float:
         if threading.current_thread() is not threading.main_thread():
             sampled.set()
         return read(path)
 
-    monkeypatch.setattr(energy, "_number", counting)
+    monkeypatch.setattr(power, "number_in", counting)
     with energy_meter(tmp_path) as meter:
         assert meter is not None
         assert sampled.wait(30.0)

@@ -16,6 +16,7 @@ from edgespec.runtime.model import OnnxCausalLM
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 KEYS = [
     *("python", "system", "packages", "cores", "memory_available_mb", "models", "history", "conversations"),
+    *("cuda", "power"),
     *("model", "device", "device_reason", "threads", "exact", "resident_mb"),
 ]
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from edgespec.errors import ModelError
-from edgespec.runtime.onnx_nodes import operators_and_files
+from edgespec.runtime.onnx_nodes import graph_inputs, operators_and_files
 
 
 def apart(name: str, location: str) -> TensorProto:
@@ -58,6 +58,21 @@ def test_tensors_and_operators_are_found_wherever_they_stand(tmp_path: Path) -> 
     assert files == {"../canary", "inner", "outer", "attribute", "sparse", "indices", "fn"}
 
 
+def test_inputs_have_the_types_and_shapes_that_onnx_reads(tmp_path: Path) -> None:
+    shape = tiny_lm.Shape("growing", keep="required")
+    made = tiny_lm.model(shape)
+    expected = {
+        value.name: (
+            value.type.tensor_type.elem_type,
+            tuple(d.dim_value or None for d in value.type.tensor_type.shape.dim),
+        )
+        for value in made.graph.input
+    }
+    assert graph_inputs(tiny_lm.save(tmp_path, made)) == expected
+    assert expected["past_key_values.0.key"][1][1] == tiny_lm.KV_HEADS
+    assert graph_inputs(tiny_lm.save(tmp_path, branching())) == {}
+
+
 @given(cut=st.integers(0, 2000), at=st.integers(0, 2000), byte=st.integers(0, 255))
 def test_a_damaged_file_is_read_or_refused(
     cut: int, at: int, byte: int, tmp_path_factory: pytest.TempPathFactory
@@ -66,10 +81,11 @@ def test_a_damaged_file_is_read_or_refused(
     data[at % len(data)] = byte
     path = tmp_path_factory.getbasetemp() / "damaged.onnx"
     path.write_bytes(data[: max(len(data) - cut, 0)])
-    try:
-        operators_and_files(path)
-    except ModelError as error:
-        assert "is not an ONNX model, or not a whole one" in str(error)  # noqa: PT017
+    for read in (operators_and_files, graph_inputs):
+        try:
+            read(path)
+        except ModelError as error:
+            assert "is not an ONNX model, or not a whole one" in str(error)  # noqa: PT017
 
 
 def test_graphs_nested_without_end_are_refused(tmp_path: Path) -> None:

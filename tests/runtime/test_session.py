@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import ctypes
 import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from tiny_lm import CONTEXT, VOCAB, Shape
 
 from edgespec.errors import ModelError, UsageError
-from edgespec.runtime import device, session
-from edgespec.runtime.device import Device, choose_device
+from edgespec.runtime import session
 from edgespec.runtime.model import OnnxCausalLM
 from edgespec.runtime.session import default_threads, open_session, use_threads
-
-CPU = Device("cpu", "asked for")
 
 
 def in_a_new_process(code: str) -> subprocess.CompletedProcess[str]:
@@ -96,76 +90,6 @@ def test_the_default_is_what_this_process_may_use(monkeypatch: pytest.MonkeyPatc
     assert default_threads() == 3
     monkeypatch.setattr(session.psutil, "cpu_count", lambda logical=True: None)
     assert default_threads() == 3
-
-
-# -- devices ---------------------------------------------------------------------------------------------------------
-
-
-def driver(status: int = 0, devices: int = 1) -> Callable[[str], Any]:
-    """A CUDA driver library that answers with `status`, and that it finds `devices`."""
-
-    def count(found: Any) -> int:
-        found._obj.value = devices
-        return 0
-
-    return lambda name: SimpleNamespace(cuInit=lambda flags: status, cuDeviceGetCount=count)
-
-
-def missing(name: str) -> Any:
-    raise OSError(f"{name}: cannot open shared object file")
-
-
-@pytest.mark.skipif(sys.platform == "darwin", reason="macOS has no CUDA")
-@pytest.mark.parametrize(
-    ("library", "reason"),
-    [
-        (missing, "no NVIDIA driver is installed"),
-        (driver(status=100), "the NVIDIA driver finds no GPU"),
-        (driver(devices=0), "the NVIDIA driver finds no GPU"),
-    ],
-)
-def test_without_a_gpu_cuda_is_refused_and_auto_says_why_it_is_the_cpu(
-    library: Callable[[str], Any], reason: str, monkeypatch: pytest.MonkeyPatch, graphs: Callable[[Shape], Path]
-) -> None:
-    monkeypatch.setattr(ctypes, "CDLL", library)
-    with pytest.raises(ModelError, match=f"CUDA cannot be used: {reason}. Use --device cpu, or run `edgespec doctor`"):
-        OnnxCausalLM.open(graphs(Shape("shared")), context_length=CONTEXT, vocab_size=VOCAB, device="cuda")
-    model = OnnxCausalLM.open(graphs(Shape("shared")), context_length=CONTEXT, vocab_size=VOCAB, device="auto")
-    assert model.device == Device("cpu", reason)
-    assert choose_device("cpu", half_precision=True) == CPU
-
-
-@pytest.mark.skipif(sys.platform == "darwin", reason="macOS has no CUDA")
-def test_with_a_gpu_the_graphs_precision_decides(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ctypes, "CDLL", driver())
-    assert choose_device("auto", half_precision=True) == Device("cuda", "an NVIDIA GPU is present")
-    assert choose_device("cuda", half_precision=True) == Device("cuda", "asked for")
-    assert choose_device("auto", half_precision=False) == Device(
-        "cpu", "this bundle's graph is float32, made for the CPU"
-    )
-    with pytest.raises(ModelError, match="CUDA cannot be used: this bundle's graph is float32"):
-        choose_device("cuda", half_precision=False)
-
-
-def test_macos_has_no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device.sys, "platform", "darwin")
-    assert choose_device("auto", half_precision=True) == Device("cpu", "macOS has no CUDA")
-
-
-def test_a_session_that_fell_back_in_silence_is_noticed(
-    monkeypatch: pytest.MonkeyPatch, graphs: Callable[[Shape], Path]
-) -> None:
-    class FellBack:
-        def __init__(self, *args: object, **more: object) -> None:
-            assert "CUDAExecutionProvider" in str(more["providers"])
-
-        def get_providers(self) -> list[str]:
-            return ["CPUExecutionProvider"]
-
-    monkeypatch.setattr(session.ort, "InferenceSession", FellBack)
-    monkeypatch.setattr(session.ort, "preload_dlls", lambda: None)
-    with pytest.raises(ModelError, match="CUDA cannot be used: ONNX Runtime fell back to CPUExecutionProvider"):
-        open_session(graphs(Shape("shared")), "cuda")
 
 
 # -- what is imported ------------------------------------------------------------------------------------------------
