@@ -70,6 +70,7 @@ class TimedApp(EdgespecApp):
     CSS_PATH = Path(app.__file__).with_name("styles.tcss")
     answer: Answer
     busy_ms = 0.0
+    longest_ms = 0.0, 0.0
 
     @on(Loaded)
     def _ask(self) -> None:
@@ -81,7 +82,12 @@ class TimedApp(EdgespecApp):
     def _leave(self, message: TurnDone) -> None:
         busy, wall = thread_time() - self._began[0], perf_counter() - self._began[1]
         self.answer, self.busy_ms = message.answer, busy / wall * 1e3
-        self.set_timer(0.5, self.exit)
+        self.set_timer(0.5, self._end)
+
+    def _end(self) -> None:
+        """Before the app waits for its threads, which is no part of an answer."""
+        self.longest_ms = tuple(_longest_ms)
+        self.exit()
 
 
 _longest_ms = [0.0, 0.0]
@@ -109,7 +115,9 @@ def with_screen(model: str, tokens: int) -> Run:
 
     timed = TimedApp(load)
     timed.run()
-    return to_run(timed.answer, longest_ms=_longest_ms[0], longest_busy_ms=_longest_ms[1], busy_ms=timed.busy_ms)
+    return to_run(
+        timed.answer, longest_ms=timed.longest_ms[0], longest_busy_ms=timed.longest_ms[1], busy_ms=timed.busy_ms
+    )
 
 
 def child(kind: str, model: str, tokens: int) -> Run:

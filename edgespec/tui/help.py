@@ -22,7 +22,7 @@ FIGURES: Mapping[str, str] = MappingProxyType(
         "tokens per round": "counts the correction or bonus; plain rounds count as rounds.",
         "per position": "of the proposals tested at position i, how many were accepted.",
         "draft / verify / overhead": "time in the drafter, in the target's passes, and in everything else.",
-        "speed-up": "tokens per second against plain decoding, measured in the plain rounds of this chat.",
+        "speed-up": "tokens per second against plain decoding: recent rounds, each beside the plain ones around it.",
         "correction": "the target's token in place of a rejected proposal.",
         "bonus": "the target's extra token after all proposals were accepted.",
         "plain": "a round without proposals, or a model without a draft.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from textual.app import ComposeResult
@@ -12,9 +13,10 @@ from textual.widgets import Digits, Static
 
 from edgespec.decoding.stats import Stats
 from edgespec.tui import figures
+from edgespec.tui.baseline import Baseline
 from edgespec.tui.engine import Engine
 from edgespec.tui.lines import Lines
-from edgespec.tui.turn import Baseline, Turn
+from edgespec.tui.turn import Turn
 
 if TYPE_CHECKING:
     import psutil
@@ -52,7 +54,7 @@ class Sidebar(VerticalScroll, can_focus=False):
         self._lines.show(
             [
                 _pair("tokens per second", ""),
-                _gain(turn, baseline),
+                _gain(baseline),
                 _pair("first token", figures.seconds(turn.ttft_ms)),
                 *_section("Draft", _draft(turn)),
                 *_section("Time, %", _time(turn)),
@@ -75,12 +77,12 @@ def _pair(name: str, value: str) -> Content:
     return Content.assemble((name, "$foreground 60%"), gap, value)
 
 
-def _gain(turn: Turn, baseline: Baseline) -> Content:
+def _gain(baseline: Baseline) -> Content:
     """How much faster than plain decoding, if that was measured here."""
-    plain, speed = baseline.tokens_per_second, turn.tokens_per_second
-    if plain is None or speed is None:
+    found = baseline.compare(monotonic())
+    if found is None:
         return _pair("against plain", figures.UNKNOWN)
-    return _pair(f"{speed / plain:.2f}x plain ({plain:.1f})", figures.age(baseline.age_seconds))
+    return _pair(f"{found.times:.2f}x plain ({found.plain:.1f})", figures.age(found.age))
 
 
 def _draft(turn: Turn) -> list[Content]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from threading import Event as Flag
+from time import monotonic
 from typing import ClassVar
 
 from textual import on, work
@@ -20,6 +21,7 @@ from edgespec.conversations.recorder import Recorder
 from edgespec.decoding.stats import Stats
 from edgespec.errors import ContextFullError, EdgespecError
 from edgespec.tui import figures, workers
+from edgespec.tui.baseline import Baseline
 from edgespec.tui.branches import Branches
 from edgespec.tui.completion import Completion
 from edgespec.tui.engine import Engine, Load
@@ -43,7 +45,7 @@ from edgespec.tui.status import Status
 from edgespec.tui.switching import Switch, introduction
 from edgespec.tui.terminal import figure_seconds, over_ssh
 from edgespec.tui.transcript import Transcript
-from edgespec.tui.turn import Baseline, Turn
+from edgespec.tui.turn import Turn
 
 HINT_SECONDS = 3.0
 
@@ -215,7 +217,7 @@ class TalkApp(OutletApp):
             self._transcript.open_thought()
         self._turn.add(message.delta.round, message.elapsed_ms)
         self._session.add(message.delta.round)
-        self._baseline.add(message.delta.round)
+        self._baseline.add(message.delta.round, monotonic())
         self._transcript.append(message.delta.text, len(message.delta.round.tokens))
 
     @on(TurnDone)

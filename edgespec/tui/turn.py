@@ -2,40 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from statistics import median
 from threading import Event as Flag
-from time import monotonic
 from typing import Literal
 
 from edgespec.chat.events import Answer
 from edgespec.decoding.stats import Round, Stats
-
-ENOUGH_ROUNDS = 3
-"""Before that many rounds a figure says more about chance than about the model."""
-
-
-class Baseline:
-    """How fast plain decoding is here: the median of the latest plain rounds, which the controller sees to."""
-
-    def __init__(self) -> None:
-        self._rounds: deque[float] = deque(maxlen=9)
-        self._at = 0.0
-
-    def add(self, done: Round) -> None:
-        if not done.proposed and done.total_ms > 0:
-            self._rounds.append(done.total_ms)
-            self._at = monotonic()
-
-    @property
-    def tokens_per_second(self) -> float | None:
-        return 1e3 / median(self._rounds) if len(self._rounds) >= ENOUGH_ROUNDS else None
-
-    @property
-    def age_seconds(self) -> float:
-        return monotonic() - self._at
+from edgespec.tui.baseline import ENOUGH_ROUNDS
 
 
 @dataclass(slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 from collections.abc import Callable
 from threading import Event as Flag
 from time import perf_counter
@@ -29,8 +30,7 @@ def set_apart() -> None:
 
 def open_chat(load: Load, cancelled: Flag, post: Post) -> None:
     """Run `load`; once `cancelled` is set its next report of progress ends it."""
-    import edgespec.tui.document  # noqa: F401 - so that the first answer does not wait for it
-
+    importlib.import_module("edgespec.tui.document")  # so that the first answer does not wait for it
     try:
         chat = load(progress_for(cancelled, post))
     except Exception as error:

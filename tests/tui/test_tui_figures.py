@@ -60,6 +60,21 @@ async def test_the_sidebar_says_what_was_chosen_and_why(chat: ScriptedChat) -> N
         chat.finish()
 
 
+async def test_against_plain_are_the_plain_rounds_of_this_chat(chat: ScriptedChat) -> None:
+    app = app_for(chat)
+    plain, drafted = make_round(0, 0, 0, ms=10.0), make_round(2, 3, 4, ms=15.0)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await ask(pilot, "go")
+        for r in (plain, drafted, drafted, drafted, plain, drafted, drafted, drafted):
+            chat.say("word ", r)
+        await wait_until(pilot, lambda: "tokens 20" in sidebar_lines(screen_text(app)))
+        assert "against plain –" in sidebar_lines(screen_text(app))
+        chat.say("word ", plain)
+        times = (3 * 1 + 6 * 3) * 10 / (3 * 10 + 6 * 15)
+        await wait_until(pilot, lambda: f"{times:.2f}x plain (100.0) 0 s ago" in sidebar_lines(screen_text(app)))
+        chat.finish()
+
+
 async def test_nothing_is_claimed_from_two_rounds(chat: ScriptedChat) -> None:
     app = app_for(chat)
     async with app.run_test(size=(120, 40)) as pilot:
