@@ -11,6 +11,8 @@ from typing import Any, Literal
 from edgespec.chat.screen import printable
 
 TITLE_LENGTH = 60
+_LOOKED_AT = 1000
+"""Characters of a line: more than a title needs, less than what a paste may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ class Conversation:
 
 def title_of(text: str) -> str:
     """The first line that says something, without what only marks it up, cut between words."""
-    lines = (" ".join(printable(line).split()).strip("#>*-` ") for line in text.splitlines())
+    lines = (" ".join(printable(line[:_LOOKED_AT]).split()).strip("#>*-` ") for line in text.splitlines())
     title = next((line for line in lines if line), "untitled")
     if len(title) <= TITLE_LENGTH:
         return title

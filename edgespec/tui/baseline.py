@@ -1,5 +1,5 @@
-"""Against plain decoding: each round is compared with the plain ones before and after it, so that a machine that changes
-its pace changes both."""
+"""Against plain decoding: each round is compared with the plain ones before and after it, so that a machine's change of
+pace changes both."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ from edgespec.chat.screen import printable
 from edgespec.config.keymap import DEFAULT_KEYS
 from edgespec.tui.recall import Recall
 
-_LONGEST = 120_000
-"""Characters. A longer text is shown by its size: to lay it out would hold up the screen for too long."""
+_LONGEST = 20_000
+"""Characters. A longer text is shown by its size: to lay it out holds up the screen, again with every key."""
 
 
 class Prompt(TextArea):

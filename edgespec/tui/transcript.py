@@ -24,6 +24,9 @@ from edgespec.tui.lines import Lines
 from edgespec.tui.terminal import frame_seconds
 from edgespec.tui.thoughts import Thoughts
 
+LONGEST = 20_000
+"""Characters of a note that are shown at once, because to wrap a million would hold up the screen."""
+
 RETOLD = 10
 """So many turns of an earlier conversation are shown at once: each takes the screen some 40 ms."""
 
@@ -34,11 +37,12 @@ WELCOME = Content.assemble(
 
 
 class Note(Lines):
-    """Text in the transcript that is never read as markup."""
+    """Text in the transcript that is never read as markup. Of a very long one a click shows more and more."""
 
     def __init__(self, text: str, classes: str) -> None:
         super().__init__(classes=classes)
-        self.text = printable(text)
+        self.text = text
+        self._shown = LONGEST
         self._wrapped = 0
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
@@ -51,8 +55,17 @@ class Note(Lines):
     def _fit(self, width: int) -> None:
         if width > 0 and width != self._wrapped:
             self._wrapped = width
-            self.lines = [part for line in self.text.expandtabs(4).split("\n") for part in _wrap(line, width)]
+            shown = printable(self.text[: self._shown]).expandtabs(4).split("\n")
+            self.lines = [part for line in shown for part in _wrap(line, width)]
+            if (more := len(self.text) - self._shown) > 0:
+                self.lines.append(Content.styled(f"▸ {more:,} more characters", "$foreground 60%"))
             self.forget()
+
+    def on_click(self) -> None:
+        if self._shown < len(self.text):
+            self._shown += LONGEST
+            self._wrapped = 0
+            self.refresh(layout=True)
 
 
 def _wrap(line: str, width: int) -> list[Content]:

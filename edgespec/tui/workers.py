@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gc
 import importlib
+import os
+import sys
 from collections.abc import Callable
 from threading import Event as Flag
+from threading import get_native_id
 from time import perf_counter
 
 from textual.message import Message
@@ -19,6 +22,15 @@ from edgespec.tui.turn import Turn
 
 Post = Callable[[Message], object]
 
+_NICENESS = 5
+
+
+def give_way() -> None:
+    """Have the calling thread, and those that it begins, wait while the screen is painted: that takes a tenth of a
+    core, and would otherwise wait for those who compute. Only Linux has niceness by thread."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, get_native_id(), os.getpriority(os.PRIO_PROCESS, os.getpid()) + _NICENESS)
+
 
 def set_apart() -> None:
     """Set what a load has left apart from what is collected later: to look through all of it holds up every thread,
@@ -30,6 +42,7 @@ def set_apart() -> None:
 
 def open_chat(load: Load, cancelled: Flag, post: Post) -> None:
     """Run `load`; once `cancelled` is set its next report of progress ends it."""
+    give_way()  # ONNX Runtime's threads begin here
     importlib.import_module("edgespec.tui.document")  # so that the first answer does not wait for it
     try:
         chat = load(progress_for(cancelled, post))
@@ -57,6 +70,7 @@ def progress_for(cancelled: Flag, post: Post) -> Progress:
 
 def run_turn(chat: Engine, recorder: Recorder, turn: Turn, post: Post) -> None:
     """Send the turn's message, keep and post what happens; the last message is TurnDone or TurnFailed."""
+    give_way()
     started = perf_counter()
     try:
         for event in recorder.answer(chat, turn.text):

@@ -19,7 +19,7 @@ TRUE = 3 / DRAFTED_MS * PLAIN_MS
 def speak(
     pace: Callable[[float], float], rounds: int, every: int = 16, start: float = 0.0
 ) -> Iterator[tuple[Round, float]]:
-    """Rounds, `every` so often a plain one, and when they end, on a machine that takes `pace(seconds)` times as long."""
+    """Rounds, every so often a plain one, and when they end, on a machine that takes `pace(seconds)` times as long."""
     at = start
     for n in range(rounds):
         plain = n % every == every // 2

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from io import StringIO
 from pathlib import Path
 from threading import Event as Flag
+from threading import Thread, get_native_id
 
 import pytest
 from scripted import ScriptedChat, app_for, ask, loads, screen_text, wait_for_text, wait_until
@@ -17,13 +19,33 @@ from edgespec.tui.app import EdgespecApp
 from edgespec.tui.engine import Progress
 from edgespec.tui.prompt import Prompt
 from edgespec.tui.run import run_app
+from edgespec.tui.workers import give_way
 
 
-def test_the_first_screen_needs_no_engine() -> None:
-    heavy = ["onnxruntime", "onnx", "numpy", "tokenizers", "jinja2", "gguf", "torch"]
-    code = f"import sys, edgespec.tui.app; print([m for m in {heavy} if m in sys.modules])"
+def test_the_first_screen_waits_for_nothing_that_it_does_not_show() -> None:
+    engine = ["onnxruntime", "onnx", "numpy", "tokenizers", "jinja2", "gguf", "torch"]
+    later = ["markdown_it", "pygments.lexers", "sqlite3", "psutil", "tomlkit", "edgespec.bundle", "edgespec.tui.picker"]
+    code = f"import sys, edgespec.cli.main, edgespec.tui.run; print({{*{engine + later}}} & {{*sys.modules}})"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert found.strip() == "[]"
+    assert found.strip() == "set()"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no niceness of their own")
+def test_the_models_threads_give_way_to_the_one_that_paints() -> None:
+    niceness: list[int] = []
+
+    def load() -> None:
+        give_way()
+        pool = Thread(target=lambda: niceness.append(os.getpriority(os.PRIO_PROCESS, get_native_id())))
+        pool.start()
+        pool.join()
+
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    loads_it = Thread(target=load)
+    loads_it.start()
+    loads_it.join()
+    assert niceness[0] > before or before == 19
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before
 
 
 def test_without_a_terminal_there_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
