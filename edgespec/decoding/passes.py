@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 
-from edgespec.decoding.protocols import CausalLM, Logits
+from edgespec.decoding.protocols import CausalLM
+from edgespec.decoding.remote import RemoteLM, Rows
 
 PREFILL_CHUNK = 128
 """Rows of one prefill pass: as quick per token as longer ones on a CPU, and short enough to stop between two."""
 
 
-def forward(model: CausalLM, ids: Sequence[int], rows: int, exact: bool) -> Logits:
+def forward(model: CausalLM, ids: Sequence[int], rows: int, exact: bool) -> Rows:
     """The logits of the last `rows` of `ids`. In exact mode a lone row is computed as one among several, because a
     kernel for one row adds in another order than a kernel for several, and the sums differ.
 
     The room that this takes is there: a cache of n positions serves at most n committed tokens, the last never fed.
     """
-    return model.forward_exact(ids[0]) if exact and len(ids) == 1 else model.forward(ids, rows)
+    lone = exact and len(ids) == 1
+    if isinstance(model, RemoteLM):
+        return model.forward_rows(ids, rows, lone)
+    return model.forward_exact(ids[0]) if lone else model.forward(ids, rows)
 
 
 def prefill(model: CausalLM, history: Sequence[int]) -> Generator[int]:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Generator
 from time import perf_counter
 
 from edgespec.decoding.passes import forward
-from edgespec.decoding.protocols import CausalLM, Draft, Logits, Policy
+from edgespec.decoding.protocols import CausalLM, Draft, Policy
+from edgespec.decoding.remote import Rows
 from edgespec.decoding.sampling import Sampler
 from edgespec.decoding.stats import Round
 from edgespec.decoding.tree import TreeLM
@@ -74,7 +75,7 @@ def generate(
             return
 
 
-def _verifying_pass(target: CausalLM, last: int, draft: Draft, exact: bool) -> Logits:
+def _verifying_pass(target: CausalLM, last: int, draft: Draft, exact: bool) -> Rows:
     ids = [last, *draft.tokens]
     if draft.parents is None:
         return forward(target, ids, len(ids), exact)

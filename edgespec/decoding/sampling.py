@@ -78,7 +78,7 @@ class Sampler:
     @_masked_may_overflow
     def argmax(self, logits: NDArray[np.float32], recent: Sequence[int]) -> int:
         """The most probable token after penalties; the lowest id among equals. logits: float32 [vocab]."""
-        scores = self._penalized(logits, recent)
+        scores = self.penalized(logits, recent)
         best = int(scores.argmax())
         _check(float(scores[best]))
         return best
@@ -94,7 +94,7 @@ class Sampler:
     def weights(self, logits: NDArray[np.float32], recent: Sequence[int]) -> NDArray[np.floating]:
         """`probabilities` of any scale, [vocab]: enough to draw from, and cheaper over a large vocabulary."""
         s = self.settings
-        scores = self._penalized(logits, recent)
+        scores = self.penalized(logits, recent)
         peak = scores.max()
         _check(float(peak))
         kept = np.argpartition(scores, -s.top_k)[-s.top_k :] if 0 < s.top_k < scores.size else None
@@ -111,7 +111,8 @@ class Sampler:
         full[kept] = weights
         return full
 
-    def _penalized(self, logits: NDArray[np.float32], recent: Sequence[int]) -> NDArray[np.float32]:
+    def penalized(self, logits: NDArray[np.float32], recent: Sequence[int]) -> NDArray[np.float32]:
+        """The logits after the repeat penalty, float32 [vocab]."""
         penalty = self.settings.repeat_penalty
         if penalty == 1.0:
             return logits

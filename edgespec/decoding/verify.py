@@ -19,7 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgespec.decoding.protocols import Draft, Logits
+from edgespec.decoding.protocols import Draft
+from edgespec.decoding.remote import Rows, scores_of
 from edgespec.decoding.sampling import PENALTY_WINDOW, Probabilities, Sampler, draw
 from edgespec.decoding.stats import Extra
 
@@ -40,10 +41,10 @@ class Verdict:
 
 
 def verify(
-    draft: Draft, logits: Logits, history: Sequence[int], sampler: Sampler, ends: Callable[[int], bool]
+    draft: Draft, logits: Rows, history: Sequence[int], sampler: Sampler, ends: Callable[[int], bool]
 ) -> Verdict:
     """Check a draft against the target's `logits` [len(draft) + 1, vocab], whose row 0 follows `history`, and row
-    i + 1 proposal i.
+    i + 1 proposal i; rows that are on a device are fetched as far as they are tested, and as far as it takes.
 
     `ends(token)` is asked once for every emitted token, in order; True ends the text: no bonus and no tail.
     """
@@ -51,7 +52,8 @@ def verify(
     emitted: list[int] = []
 
     def emit(row: int, proposed: int | None = None, q: Probabilities | None = None) -> int:
-        token = _row(logits[row], recent, len(history) + len(emitted), sampler, proposed, q)
+        scores = scores_of(logits, row, sampler, recent)
+        token = _row(scores, recent, len(history) + len(emitted), sampler, proposed, q)
         recent.append(token)
         emitted.append(token)
         return token

@@ -85,6 +85,7 @@ class GraphIO:
     context_length: bool
     trees: bool
     hidden_size: int
+    hidden_dtype: np.dtype[np.generic]
     logits_dtype: np.dtype[np.generic]
     vocab_size: int
 
@@ -129,6 +130,7 @@ def read_graph_io(
         context_length="context_length" in optional,
         trees=mode == "shared" and {"attention_bias", "position_ids"} <= optional,
         hidden_size=_hidden_size(made.get("hidden_states")),
+        hidden_dtype=np.dtype(np.float16 if _is_half(made.get("hidden_states")) else np.float32),
         logits_dtype=_dtype(logits, graph),
         vocab_size=vocab,
     )
@@ -136,10 +138,14 @@ def read_graph_io(
 
 def _hidden_size(states: Value | None) -> int:
     """Only our own graphs name an output so; anything else of that name is left alone."""
-    if states is None or states.type != "tensor(float)" or len(states.shape) != 3:
+    if states is None or states.type not in ("tensor(float)", "tensor(float16)") or len(states.shape) != 3:
         return 0
     size = states.shape[-1]
     return size if isinstance(size, int) else 0
+
+
+def _is_half(states: Value | None) -> bool:
+    return states is not None and states.type == "tensor(float16)"
 
 
 def _check_inputs(values: Sequence[Value], required: Container[str], graph: Path) -> None:

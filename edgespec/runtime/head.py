@@ -13,6 +13,7 @@ from edgespec.decoding.passes import PREFILL_CHUNK
 from edgespec.errors import GenerationError, ModelError
 from edgespec.runtime.graph_io import CacheTensor
 from edgespec.runtime.kv_cache import SharedCache
+from edgespec.runtime.memory import Memory
 from edgespec.runtime.onnx_nodes import stored_tensors
 from edgespec.runtime.session import open_session
 
@@ -31,15 +32,22 @@ class EmbeddingTable:
     def __init__(self, graph: Path, width: int) -> None:
         """width: floats of an embedding. Raises: ModelError if the graph keeps them in another way."""
         weights, scales = _stored(graph, "embedding.weight", "embedding.scales")
-        if width % _BLOCK or len(weights) % width or len(weights) * 4 != len(scales) * _BLOCK or not len(weights):
+        scale = len(scales) * _BLOCK // max(len(weights), 1)  # bytes of one: float32, or float16 for CUDA
+        if (
+            width % _BLOCK
+            or len(weights) % width
+            or scale not in (2, 4)
+            or len(weights) * scale != len(scales) * _BLOCK
+        ):
             raise ModelError(f"{graph} has no embeddings that a head could share; pull the model again.")
         self._bytes = weights.reshape(-1, width // _BLOCK, _BLOCK)
-        self._scales = scales.view("<f4").reshape(-1, width // _BLOCK, 1)
+        self._scales = scales.view(f"<f{scale}").reshape(-1, width // _BLOCK, 1)
 
     def rows(self, ids: Sequence[int]) -> Floats:
         """float32 [len(ids), width]."""
         at = list(ids)
-        return ((self._bytes[at].astype(np.float32) - _ZERO_POINT) * self._scales[at]).reshape(len(at), -1)
+        scales = self._scales[at].astype(np.float32, copy=False)
+        return ((self._bytes[at].astype(np.float32) - _ZERO_POINT) * scales).reshape(len(at), -1)
 
 
 class OnnxHead:
@@ -70,7 +78,7 @@ class OnnxHead:
         names = [(f"past_key_values.0.{kind}", f"present.0.{kind}") for kind in ("key", "value")]
         cache = [CacheTensor(past, present, heads, size, np.dtype(np.float32)) for past, present in names]
         self._binding = session.io_binding()
-        SharedCache(cache, context_length).bind(self._binding, 0, 0)
+        SharedCache(cache, context_length, Memory()).bind(self._binding, 0, 0)
         self._mask = np.ones(context_length, np.int64)
         self._logits = np.zeros(int(shapes["logits"][-1]), np.float32)
         self._states = np.zeros((PREFILL_CHUNK, own), np.float32)

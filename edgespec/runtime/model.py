@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -10,49 +11,69 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from edgespec.decoding.passes import PREFILL_CHUNK
 from edgespec.decoding.protocols import Logits
+from edgespec.decoding.remote import Rows
 from edgespec.decoding.tree import tree_bias, tree_positions
 from edgespec.errors import ContextFullError, GenerationError, ModelError
-from edgespec.runtime.device import Device, DeviceChoice, choose_device
+from edgespec.runtime.device import Device, DeviceChoice, DeviceKind
 from edgespec.runtime.graph_io import GraphIO, read_graph_io
 from edgespec.runtime.kv_cache import SharedCache, make_cache
-from edgespec.runtime.session import open_session
+from edgespec.runtime.loading import open_on
+from edgespec.runtime.memory import Memory, Traffic
+from edgespec.runtime.session import first_line, open_session
+from edgespec.runtime.tail import Tail, TailRows
 
 _NO_TREE: Final = np.full(1, -1, np.int64), np.zeros((1, 1), np.float32)
 """What the graph takes for positions and bias where there is none."""
+
+Reopen = Callable[[], ort.InferenceSession]
 
 
 class OnnxCausalLM:
     """Drives one graph. Not thread-safe: one thread at a time runs passes.
 
-    vocab_size: the tokenizer's; padding that the graph's vocabulary may have beyond it is cut off the logits.
+    vocab_size: the tokenizer's; padding that the graph's vocabulary may have beyond it is cut off the logits. memory:
+    where the cache and the logits are. reopen: makes a session for the host, for when a device fails: the cache is then
+    computed again there, the pass too, and `on_move` hears why; without it the pass fails.
     """
 
     def __init__(
-        self, session: ort.InferenceSession, io: GraphIO, device: Device, *, context_length: int, vocab_size: int
+        self,
+        session: ort.InferenceSession,
+        io: GraphIO,
+        device: Device,
+        *,
+        context_length: int,
+        vocab_size: int,
+        memory: Memory | None = None,
+        reopen: Reopen | None = None,
     ) -> None:
         self._io = io
-        self.device = device
         self.vocab_size = vocab_size
         self.context_length = context_length
         self.length = 0
-        self._session = session
-        self._binding = session.io_binding()
-        self._cache = make_cache(self._io, context_length)
-        self._mask = np.ones(context_length, np.int64)
-        self._positions = np.arange(context_length, dtype=np.int64)
+        self.on_move: Callable[[str], None] = lambda _reason: None
+        self._reopen = reopen
         self._ids = np.zeros(context_length, np.int64)
         self._keep = np.zeros(1, np.int64)
-        self._logits: NDArray[np.generic] = np.zeros((0, self._io.vocab_size), self._io.logits_dtype)
-        self._states = np.zeros((context_length, io.hidden_size), np.float32)
         self._padding = np.zeros(1, np.int64)
+        self._context = np.full(1, context_length, np.int64)
+        self._states = np.zeros((context_length, io.hidden_size), io.hidden_dtype)
+        self._place(session, device, memory or Memory(device.kind))
+
+    def _place(self, session: ort.InferenceSession, device: Device, memory: Memory) -> None:
+        """Compute with this session, with an empty cache."""
+        io = self._io
+        self.device, self._memory, self._session = device, memory, session
+        self._binding = session.io_binding()
+        self._cache = make_cache(io, self.context_length, memory)
+        self._mask = memory.place(np.ones(self.context_length, np.int64))
+        self._positions = memory.place(np.arange(self.context_length, dtype=np.int64))
+        self._logits: NDArray[np.generic] = np.zeros((0, io.vocab_size), io.logits_dtype)
+        self._tail = Tail(memory, io.vocab_size, self.vocab_size, io.logits_dtype) if memory.apart else None
         self._padding_suffices: bool | None = None if io.attention_padding else False
-        if io.logits_to_keep:
-            self._bind_input("num_logits_to_keep", self._keep, [])
-        if io.attention_padding:
-            self._bind_input("attention_padding", self._padding, [])
         if io.context_length:
-            self._context = np.full(1, context_length, np.int64)
             self._bind_input("context_length", self._context, [])
 
     @classmethod
@@ -66,46 +87,117 @@ class OnnxCausalLM:
         head_size: int | None = None,
     ) -> OnnxCausalLM:
         """Load a graph; `head_size` as in `read_graph_io`. Raises ModelError, OutOfMemoryError."""
-        session = open_session(graph, "cpu")
+        session, chosen = open_on(graph, device)
         inputs, defaults = session.get_inputs(), session.get_overridable_initializers()
         io = read_graph_io(inputs, defaults, session.get_outputs(), graph, head_size)
         if io.vocab_size < vocab_size:
             raise ModelError(f"{graph} knows {io.vocab_size} tokens but its tokenizer has {vocab_size}; pull it again.")
-        # Only the loaded graph says whether it is made for a GPU, so such a graph is loaded twice.
-        chosen = choose_device(device, half_precision=io.cache[0].dtype == np.float16)
-        if chosen.kind == "cuda":
-            session = open_session(graph, "cuda")
-        return cls(session, io, chosen, context_length=context_length, vocab_size=vocab_size)
+        reopen = partial(open_session, graph, "cpu") if chosen.kind != "cpu" else None
+        return cls(session, io, chosen, context_length=context_length, vocab_size=vocab_size, reopen=reopen)
+
+    @property
+    def traffic(self) -> Traffic:
+        """What crossed the bus; nothing is counted where there is none."""
+        return self._memory.traffic
 
     def forward(self, ids: Sequence[int], rows: int | None = None) -> Logits:
-        n, past = len(ids), self.length
-        kept = n if rows is None else rows
-        if past + n + self._padding[0] > self.context_length:
+        found = self._pass(ids, len(ids) if rows is None else rows)
+        return found.all() if isinstance(found, TailRows) else found
+
+    def forward_rows(self, ids: Sequence[int], rows: int, lone: bool) -> Rows:
+        """See decoding.remote.RemoteLM."""
+        if not self._memory.apart:
+            return self.forward_exact(ids[0]) if lone else self.forward(ids, rows)
+        if not lone:
+            return self._pass(ids, rows)
+        found = self._pass([ids[0], ids[0]], 2)
+        self.rewind(self.length - 1)
+        return found
+
+    def _pass(self, ids: Sequence[int], kept: int) -> TailRows | Logits:
+        """The last `kept` rows of a pass over `ids`; on the host, should the device fail."""
+        if self.length + len(ids) + self._padding[0] > self.context_length:
             raise ContextFullError(
-                f"{past + n} tokens do not fit a context of {self.context_length}; start a new chat."
+                f"{self.length + len(ids)} tokens do not fit a context of {self.context_length}; start a new chat."
             )
-        computed = kept if self._io.logits_to_keep else n
-        self._ids[:n] = ids
-        self._keep[0] = kept
-        self._bind_input("input_ids", self._ids, [1, n])
-        if self._io.attention_mask:
-            self._bind_input("attention_mask", self._mask, [1, past + n])
-        if self._io.position_ids:
-            self._bind_input("position_ids", self._positions[past:], [1, n])
-        self._cache.bind(self._binding, past, n)
-        if computed > len(self._logits):
-            self._logits = np.zeros((computed, self._io.vocab_size), self._io.logits_dtype)
-        shape = [1, computed, self._io.vocab_size]
-        self._binding.bind_output("logits", "cpu", 0, self._io.logits_dtype, shape, self._logits.ctypes.data)
-        if self._io.hidden_size:
-            self._bind_states(past, n)
         try:
+            return self._run(ids, kept)
+        except GenerationError as error:
+            if self._reopen is None:
+                raise
+            self._move_to_host(self._reopen, error)
+            return self._run(ids, kept)
+
+    def _run(self, ids: Sequence[int], kept: int) -> TailRows | Logits:
+        n, past = len(ids), self.length
+        computed = kept if self._io.logits_to_keep else n
+        try:
+            self._bind(ids, kept)
+            self._bind_logits(computed)
             self._session.run_with_iobinding(self._binding)
         except Exception as e:  # ONNX Runtime raises classes of its own that share no base but Exception
-            raise GenerationError(f"A pass over {n} tokens failed: {e}") from e
+            raise GenerationError(f"A pass over {n} tokens failed: {first_line(e)}") from e
         self.length = past + n
         self._cache.advance(self.length)
-        return self._logits[computed - kept : computed, : self.vocab_size].astype(np.float32, copy=False)
+        if self._tail is None:
+            return self._logits[computed - kept : computed, : self.vocab_size].astype(np.float32, copy=False)
+        return TailRows(self._tail, computed - kept, computed, partial(self._redo, past, n, kept))
+
+    def _bind(self, ids: Sequence[int], kept: int) -> None:
+        n, past, io = len(ids), self.length, self._io
+        self._ids[past : past + n] = ids
+        self._keep[0] = kept
+        self._bind_input("input_ids", self._ids[past:], [1, n])
+        if io.attention_mask:
+            self._memory.bind_input(self._binding, "attention_mask", self._mask, np.int64, [1, past + n])
+        if io.position_ids:
+            skip = past * self._ids.itemsize
+            self._memory.bind_input(self._binding, "position_ids", self._positions, np.int64, [1, n], skip)
+        if io.logits_to_keep:
+            self._bind_input("num_logits_to_keep", self._keep, [])
+        if io.attention_padding:
+            self._bind_input("attention_padding", self._padding, [])
+        if io.hidden_size:  # into the place of these positions: a rewind then costs nothing
+            self._memory.fetch(self._binding, "hidden_states", self._states[past:], [1, n, io.hidden_size])
+        self._cache.bind(self._binding, past, n)
+
+    def _bind_logits(self, rows: int) -> None:
+        if self._tail is not None:
+            self._tail.bind(self._binding, rows)
+            return
+        if rows > len(self._logits):
+            self._logits = np.zeros((rows, self._io.vocab_size), self._io.logits_dtype)
+        shape = [1, rows, self._io.vocab_size]
+        self._binding.bind_output("logits", "cpu", 0, self._io.logits_dtype, shape, self._logits.ctypes.data)
+
+    def _move_to_host(self, reopen: Reopen, cause: GenerationError) -> None:
+        """Compute on the host from now on, with the positions that the cache held. Raises: as `open_session`;
+        GenerationError, before anything has changed or with an empty cache."""
+        device: DeviceKind = self.device.kind
+        reason = f"{device} failed ({cause})"
+        length, self._reopen = self.length, None
+        self._place(reopen(), Device("cpu", reason), Memory())
+        self.length = 0
+        ids = self._ids[:length].tolist()
+        while self.length < length:  # no pass of a lone row, so that the cache is good for exact mode
+            end = min(self.length + PREFILL_CHUNK, length)
+            if end - self.length == 1:
+                self._beside_itself(ids[self.length])
+            else:
+                self._run(ids[self.length : end], 1)
+        self.on_move(reason)
+
+    def _redo(self, past: int, n: int, kept: int, cause: GenerationError) -> Logits:
+        """Compute the last pass again on the host: it ran, but its logits cannot be read."""
+        if self._reopen is None:
+            raise cause
+        length, ids = self.length, self._ids[past : past + n].tolist()
+        self.length = past
+        self._move_to_host(self._reopen, cause)
+        logits = self._run(ids, kept)
+        assert not isinstance(logits, TailRows)  # the host's memory is not apart
+        self.rewind(length)
+        return logits
 
     def forward_exact(self, token: int) -> Logits:
         """Where the graph can pad attention alone that is cheaper than a second row of everything, and the same bits
@@ -126,7 +218,7 @@ class OnnxCausalLM:
 
     @property
     def takes_trees(self) -> bool:
-        return isinstance(self._cache, SharedCache) and self._io.trees
+        return isinstance(self._cache, SharedCache) and self._io.trees and not self._memory.apart
 
     def forward_tree(self, ids: Sequence[int], parents: Sequence[int]) -> Logits:
         """See decoding.tree.TreeLM. Raises ModelError if the graph does not take trees.
@@ -172,12 +264,7 @@ class OnnxCausalLM:
 
     def hidden_states(self, start: int, end: int) -> NDArray[np.float32]:
         """See decoding.drafters.eagle.TappedLM."""
-        return self._states[start:end]
-
-    def _bind_states(self, past: int, n: int) -> None:
-        """Into the place of these positions: a rewind then costs nothing."""
-        shape = [1, n, self._io.hidden_size]
-        self._binding.bind_output("hidden_states", "cpu", 0, np.float32, shape, self._states[past:].ctypes.data)
+        return self._states[start:end].astype(np.float32, copy=False)
 
     def _bind_input(self, name: str, values: NDArray[np.int64], shape: list[int]) -> None:
-        self._binding.bind_input(name, "cpu", 0, np.int64, shape, values.ctypes.data)
+        self._memory.send(self._binding, name, values, shape)

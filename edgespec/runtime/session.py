@@ -13,7 +13,7 @@ from typing import Any, Final
 import onnxruntime as ort
 import psutil
 
-from edgespec.errors import ModelError, OutOfMemoryError, UsageError
+from edgespec.errors import EdgespecError, ModelError, OutOfMemoryError, UsageError
 from edgespec.runtime.cuda import inspect_cuda
 from edgespec.runtime.device import DeviceKind, cuda_refused
 
@@ -21,6 +21,7 @@ _MADV_PAGEOUT = 21
 _HEAVY: Final = {
     *("MatMul", "MatMulNBits", "MatMulInteger", "FusedMatMul", "Gemm", "DynamicQuantizeMatMul", "GroupQueryAttention"),
     *("MultiHeadAttention", "Attention", "Softmax", "SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization"),
+    *("ReduceMax", "ReduceMin", "TopK", "IsNaN"),
 }
 """Operators that must not be left to the processor: they would carry a model's whole width over the bus."""
 _libc: ctypes.CDLL | None = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -68,6 +69,26 @@ USUAL: Final = CudaOptions()
 
 def open_session(graph: Path, device: DeviceKind, cuda: CudaOptions = USUAL) -> ort.InferenceSession:
     """Load a graph. Raises ModelError if it cannot be loaded or would not run on `device`, OutOfMemoryError."""
+    try:
+        session = _open(graph, device, cuda)
+    except MemoryError as e:
+        raise _does_not_fit(graph) from e
+    except EdgespecError:
+        raise
+    except Exception as e:  # ONNX Runtime raises classes of its own that share no base but Exception
+        if device == "cuda" and _says_out_of_memory(e):
+            raise _does_not_fit(graph) from e
+        raise ModelError(f"ONNX Runtime cannot load {graph}: {first_line(e)}") from e
+    _let_go_of_mapped(graph.parent)
+    return session
+
+
+def open_small_session(model: bytes, device: DeviceKind) -> ort.InferenceSession:
+    """A session for a serialized graph of ours. Raises ModelError if it would not run on `device`."""
+    return _open(model, device, USUAL)
+
+
+def _open(model: Path | bytes, device: DeviceKind, cuda: CudaOptions) -> ort.InferenceSession:
     use_threads(None)
     options = ort.SessionOptions()
     options.use_per_session_threads = False
@@ -76,15 +97,7 @@ def open_session(graph: Path, device: DeviceKind, cuda: CudaOptions = USUAL) -> 
     if device == "cuda":
         _prepare_cuda(options, cuda)
         providers.insert(0, "CUDAExecutionProvider")
-    try:
-        session = ort.InferenceSession(graph, options, providers=providers, enable_fallback=0)
-    except MemoryError as e:
-        raise _does_not_fit(graph) from e
-    except Exception as e:  # ONNX Runtime raises classes of its own that share no base but Exception
-        if device == "cuda" and _says_out_of_memory(e):
-            raise _does_not_fit(graph) from e
-        raise ModelError(f"ONNX Runtime cannot load {graph}: {first_line(e)}") from e
-    _let_go_of_mapped(graph.parent)
+    session = ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
     if session.get_providers()[0] != providers[0]:
         raise cuda_refused(f"ONNX Runtime fell back to {session.get_providers()[0]}")
     if device == "cuda":

@@ -163,9 +163,10 @@ def addresses(model: OnnxCausalLM) -> dict[str, int]:
     """Where each buffer stands."""
     arrays = {name: value for name, value in vars(model).items() if isinstance(value, np.ndarray)}
     places = {name: int(array.ctypes.data) for name, array in arrays.items()}
+    places |= {"mask": model._mask.data_ptr(), "positions": model._positions.data_ptr()}
     if isinstance(model._cache, GrowingCache):
         buffers = [b for half in model._cache._buffers for b in half]
-        places |= {f"cache {i}": int(b.ctypes.data) for i, b in enumerate(buffers)}
+        places |= {f"cache {i}": b.data_ptr() for i, b in enumerate(buffers)}
     if isinstance(model._cache, SharedCache):
         places |= {f"cache {t.past}": value.data_ptr() for t, value in model._cache._values}
     return places

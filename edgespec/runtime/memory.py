@@ -1,0 +1,67 @@
+"""Where a session's tensors are: in the host's memory, or on a device, across a bus whose traffic is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import DTypeLike, NDArray
+
+from edgespec.runtime.device import DeviceKind
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Bytes that crossed the bus since the last `reset`, and the largest single copy to the host."""
+
+    to_device: int = 0
+    to_host: int = 0
+    largest: int = 0
+
+    def sent(self, size: int) -> None:
+        self.to_device += size
+
+    def fetched(self, size: int) -> None:
+        self.to_host += size
+        self.largest = max(self.largest, size)
+
+    def reset(self) -> None:
+        self.to_device = self.to_host = self.largest = 0
+
+
+class Memory:
+    """The memory of `device`. apart: whether the host reads it only by copies; so it is unless the device is the
+    host, and tests treat the host's own so."""
+
+    def __init__(self, device: DeviceKind = "cpu", *, apart: bool | None = None) -> None:
+        self.device: DeviceKind = device
+        self.apart = device != "cpu" if apart is None else apart
+        self.traffic = Traffic()
+
+    def place(self, array: NDArray[Any]) -> ort.OrtValue:
+        """`array` there: itself in the host's memory, a copy elsewhere."""
+        return ort.OrtValue.ortvalue_from_numpy(array, self.device, 0)
+
+    def bind_input(
+        self, binding: Any, name: str, value: ort.OrtValue, dtype: DTypeLike, shape: Sequence[int], skip: int = 0
+    ) -> None:
+        """Make `binding` read a tensor of that shape from `value`, `skip` bytes into it."""
+        binding.bind_input(name, self.device, 0, dtype, list(shape), value.data_ptr() + skip)
+
+    def bind_output(self, binding: Any, name: str, value: ort.OrtValue, dtype: DTypeLike, shape: Sequence[int]) -> None:
+        """Make `binding` write a tensor of that shape to the beginning of `value`."""
+        binding.bind_output(name, self.device, 0, dtype, list(shape), value.data_ptr())
+
+    def send(self, binding: Any, name: str, array: NDArray[Any], shape: Sequence[int]) -> None:
+        """Bind an input that the host holds. A session that reads it on a device copies it now, so it is bound anew
+        whenever it has changed."""
+        self.traffic.sent(array.itemsize * int(np.prod(shape, dtype=np.int64)))
+        binding.bind_input(name, "cpu", 0, array.dtype, list(shape), array.ctypes.data)
+
+    def fetch(self, binding: Any, name: str, array: NDArray[Any], shape: Sequence[int]) -> None:
+        """Bind an output that the host is to hold: it is copied there when the session has run."""
+        self.traffic.fetched(array.itemsize * int(np.prod(shape, dtype=np.int64)))
+        binding.bind_output(name, "cpu", 0, array.dtype, list(shape), array.ctypes.data)

@@ -1,0 +1,292 @@
+"""A model whose cache and logits the host reads only by copies, as on a GPU; here that is the host's own memory."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from numpy.typing import NDArray
+from onnxruntime.capi.onnxruntime_pybind11_state import RuntimeException
+from tiny import TOKENS, write_tiny_gguf
+from tiny_lm import CONTEXT, VOCAB, Shape, reference
+
+from edgespec.decoding.drafters.draft_model import DraftModelDrafter
+from edgespec.decoding.exactness import splits_agree
+from edgespec.decoding.passes import prefill
+from edgespec.decoding.protocols import Fixed
+from edgespec.decoding.remote import RemoteLM, scores_of
+from edgespec.decoding.rounds import generate
+from edgespec.decoding.sampling import Sampler, Sampling
+from edgespec.errors import GenerationError
+from edgespec.graph import convert_gguf
+from edgespec.runtime.device import Device
+from edgespec.runtime.graph_io import read_graph_io
+from edgespec.runtime.memory import Memory
+from edgespec.runtime.model import OnnxCausalLM
+from edgespec.runtime.session import open_session
+from edgespec.runtime.tail import Tail, TailRows
+
+Graphs = Callable[[Shape], Path]
+GPU = Device("cuda", "as a test has it")
+TEXT = [int(t) for t in np.random.default_rng(3).integers(0, VOCAB, CONTEXT)]
+SHAPES = [Shape("growing"), Shape("growing", keep="default"), Shape("shared"), Shape("shared", keep="required")]
+each_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
+
+
+def open_apart(
+    graph: Path,
+    context_length: int = CONTEXT,
+    vocab_size: int = VOCAB,
+    session: Any = None,
+    reopen: Callable[[], ort.InferenceSession] | None = None,
+) -> OnnxCausalLM:
+    session = session or open_session(graph, "cpu")
+    io = read_graph_io(session.get_inputs(), session.get_overridable_initializers(), session.get_outputs(), graph)
+    return OnnxCausalLM(
+        session,
+        io,
+        GPU,
+        context_length=context_length,
+        vocab_size=vocab_size,
+        memory=Memory("cpu", apart=True),
+        reopen=reopen,
+    )
+
+
+def open_half(graph: Path) -> OnnxCausalLM:
+    return OnnxCausalLM.open(graph, context_length=96, vocab_size=len(TOKENS))
+
+
+# -- the tail graphs ---------------------------------------------------------------------------------------------------
+
+
+def tail_of(logits: NDArray[Any], vocab_size: int) -> Tail:
+    """A tail that a pass has left these logits in."""
+    memory = Memory("cpu", apart=True)
+    tail = Tail(memory, logits.shape[1], vocab_size, logits.dtype)
+    tail.bind(ort_binding(logits), len(logits))
+    return tail
+
+
+def ort_binding(logits: NDArray[Any]) -> Any:
+    class Binding:
+        def bind_output(self, name: str, device: str, number: int, dtype: Any, shape: list[int], address: int) -> None:
+            ctypes.memmove(address, logits.ctypes.data, logits.nbytes)
+
+    return Binding()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_the_tail_computes_what_numpy_does(dtype: type[np.generic]) -> None:
+    """Among equals the lowest id is the best, of which half precision has many."""
+    logits = np.random.default_rng(0).normal(0.0, 3.0, (5, 300)).round(1).astype(dtype)
+    logits[2] = -np.inf
+    logits[3, [7, 90]] = 20.0
+    logits[:, 250:] = 50.0  # padding, which is no token
+    tail, wanted = tail_of(logits, 250), logits[:, :250].astype(np.float32)
+    tokens, scores = tail.best(5)
+    np.testing.assert_array_equal(tokens, wanted.argmax(axis=1))
+    np.testing.assert_array_equal(scores, wanted.max(axis=1))
+    tokens, scores = tail.top(5, 40)
+    np.testing.assert_array_equal(scores, -np.sort(-wanted, axis=1)[:, :40])
+    np.testing.assert_array_equal(np.take_along_axis(wanted, tokens, axis=1), scores)
+    for row in range(5):
+        np.testing.assert_array_equal(tail.whole(5, row), wanted[row])
+        assert tail.whole(5, row).dtype == np.float32
+
+
+@pytest.mark.parametrize("at", [0, 17, 249])
+def test_nan_is_never_passed_over(at: int) -> None:
+    logits = np.zeros((2, 250), np.float16)
+    logits[1, at] = np.nan
+    tail = tail_of(logits, 250)
+    assert tail.best(2)[1].tolist() == [0.0, np.inf]
+    assert tail.top(2, 3)[1][1, 0] == np.inf
+
+
+# -- passes ------------------------------------------------------------------------------------------------------------
+
+
+@each_shape
+def test_passes_and_rewinds_are_those_of_a_model_on_the_host(shape: Shape, graphs: Graphs) -> None:
+    model = open_apart(graphs(shape))
+    assert isinstance(model, RemoteLM)
+    for start, end in pairwise([0, 3, 4, 9, 10, 17]):
+        np.testing.assert_allclose(model.forward(TEXT[start:end]), reference(TEXT[:end])[start:], atol=2e-4)
+    text = TEXT[:17]
+    for length in (16, 3, 7, 0):
+        model.rewind(length)
+        text = [*text[:length], *reversed(TEXT[length : length + 5])]
+        np.testing.assert_allclose(model.forward(text[length:], 2), reference(text)[-2:], atol=2e-4)
+
+
+@each_shape
+def test_rows_are_fetched_when_they_are_asked_for(shape: Shape, graphs: Graphs) -> None:
+    model = open_apart(graphs(shape))
+    model.forward_rows(TEXT[:6], 1, lone=False)
+    model.traffic.reset()
+    rows = model.forward_rows(TEXT[6:11], 5, lone=False)
+    wanted = reference(TEXT[:11])[6:]
+    assert isinstance(rows, TailRows)
+    assert model.traffic.to_host == 0
+    assert [rows.best(i)[0] for i in range(5)] == wanted.argmax(axis=1).tolist()
+    assert model.traffic.to_host == 5 * (8 + 4)
+    assert model.traffic.to_device <= 8 * (5 + 1)  # the ids, and for how many rows logits are wanted
+    for i in (4, 0):
+        ids, scores = rows.top(i, 3)
+        np.testing.assert_allclose(scores, -np.sort(-wanted[i])[:3], atol=2e-4)
+        assert ids[0] == wanted[i].argmax()
+    model.traffic.reset()
+    np.testing.assert_allclose(rows.whole(2), wanted[2], atol=2e-4)
+    assert (model.traffic.to_host, model.traffic.largest) == (4 * VOCAB, 4 * VOCAB)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "most"),
+    [
+        (Sampling(), 12),
+        (Sampling(temperature=0.7, top_k=4, seed=1), 5 * 12),
+        (Sampling(temperature=0.7, seed=1), 4 * VOCAB),
+    ],
+    ids=["greedy", "top-k", "all"],
+)
+def test_no_round_copies_more_than_one_row_at_a_time(sampling: Sampling, most: int, graphs: Graphs) -> None:
+    model, sampler = open_apart(graphs(Shape("shared", keep="default"))), Sampler(sampling)
+    for _ in prefill(model, TEXT[:9]):
+        pass
+    assert model.traffic.to_host == 0  # nobody asked for the prompt's logits
+    rows = model.forward_rows(TEXT[8:13], 5, lone=False)
+    for i in range(5):
+        scores_of(rows, i, sampler, TEXT[: 9 + i])
+    assert model.traffic.largest <= max(5 * most, 4 * VOCAB)
+    assert model.traffic.to_host <= 5 * most * 5
+
+
+def test_a_lone_row_is_computed_beside_itself(graphs: Graphs) -> None:
+    model = open_apart(graphs(Shape("shared", keep="default")))
+    model.forward(TEXT[:5])
+    rows = model.forward_rows([TEXT[5]], 1, lone=True)
+    assert model.length == 6
+    assert not isinstance(rows, np.ndarray)
+    assert rows.best(0)[0] == reference(TEXT[:6])[-1].argmax()
+    assert splits_agree(model)
+
+
+# -- answers -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A graph for CUDA, in float16."""
+    folder = tmp_path_factory.mktemp("half")
+    convert_gguf(write_tiny_gguf(folder / "tiny.gguf"), folder / "out", profile="cuda")
+    return folder / "out" / "model.onnx"
+
+
+def answer(model: OnnxCausalLM, sampling: Sampling, draft: OnnxCausalLM | None = None, tokens: int = 40) -> list[int]:
+    history = [(i * 37 + 5) % len(TOKENS) for i in range(20)]
+    model.rewind(0)
+    for _ in prefill(model, history):
+        pass
+    policy = Fixed(DraftModelDrafter(draft)) if draft else None
+    for _ in generate(
+        model, history, policy, k=4, sampler=Sampler(sampling), max_tokens=tokens, ends=lambda _: False, exact=True
+    ):
+        pass
+    return history[20:]
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(),
+        Sampling(repeat_penalty=1.2),
+        Sampling(temperature=0.8, seed=3),
+        Sampling(temperature=0.8, top_k=12, top_p=0.9, seed=3),
+        Sampling(temperature=0.8, min_p=0.05, seed=3),
+    ],
+    ids=str,
+)
+def test_an_answer_is_the_same_wherever_it_is_computed(sampling: Sampling, half: Path) -> None:
+    host = answer(open_half(half), sampling)
+    assert answer(open_apart(half, 96, len(TOKENS)), sampling) == host
+    assert len(set(host)) > 3
+
+
+def test_drafts_on_one_side_are_verified_on_the_other(half: Path) -> None:
+    def apart() -> OnnxCausalLM:
+        return open_apart(half, 96, len(TOKENS))
+
+    plain = answer(apart(), Sampling())
+    assert answer(apart(), Sampling(), open_half(half)) == plain
+    assert answer(open_half(half), Sampling(), apart()) == plain
+
+
+# -- a device that fails -----------------------------------------------------------------------------------------------
+
+
+LOST = "CUDA failure 700: an illegal memory access was encountered ; GPU=0 ; expr=cudaStreamSynchronize(stream_);\nmore"
+FULL = "Failed to allocate memory for requested buffer of size 402653184"
+
+
+class Failing:
+    """A session whose device is lost after so many passes, with what ONNX Runtime raises then."""
+
+    def __init__(self, session: ort.InferenceSession, passes: int, message: str) -> None:
+        self._session, self._passes, self._message = session, passes, message
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def run_with_iobinding(self, binding: Any) -> None:
+        if self._passes == 0:
+            raise RuntimeException(self._message)
+        self._passes -= 1
+        self._session.run_with_iobinding(binding)
+
+
+def failing(graph: Path, passes: int, message: str, reopen: Callable[[], Any] | None = None) -> OnnxCausalLM:
+    session = Failing(open_session(graph, "cpu"), passes, message)
+    reopen = reopen or (lambda: open_session(graph, "cpu"))
+    return open_apart(graph, 96, len(TOKENS), session, reopen)
+
+
+@pytest.mark.parametrize("passes", [0, 1, 2, 3, 9, 30])
+@pytest.mark.parametrize("message", [LOST, FULL])
+def test_the_answer_goes_on_where_the_device_failed(passes: int, message: str, half: Path) -> None:
+    whole = answer(open_apart(half, 96, len(TOKENS)), Sampling())
+    model, heard = failing(half, passes, message), list[str]()
+    model.on_move = heard.append
+    assert answer(model, Sampling()) == whole
+    assert heard == [model.device.reason]
+    assert model.device.kind == "cpu"
+    assert message.splitlines()[0] in heard[0]
+    assert "\n" not in heard[0]
+    assert answer(model, Sampling()) == whole
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=0.8, top_k=9, seed=3), Sampling(0.8, seed=3)])
+@pytest.mark.parametrize("reads", [0, 1, 7])
+def test_a_device_lost_between_a_pass_and_its_rows(sampling: Sampling, reads: int, half: Path) -> None:
+    whole = answer(open_apart(half, 96, len(TOKENS)), sampling)
+    model = failing(half, 1000, LOST)
+    tail = model._tail
+    assert tail is not None
+    for graph in (tail._best, tail._top, tail._row):
+        vars(graph)["_session"] = Failing(graph._session, reads, LOST)
+    assert answer(model, sampling) == whole
+    assert model.device.kind == "cpu"
+
+
+def test_where_nothing_can_be_rebuilt_the_pass_fails_and_the_length_stays(half: Path) -> None:
+    model = open_apart(half, 96, len(TOKENS), Failing(open_session(half, "cpu"), 1, LOST))
+    model.forward([1, 2, 3])
+    with pytest.raises(GenerationError, match="A pass over 2 tokens failed: CUDA failure 700"):
+        model.forward([4, 5])
+    assert model.length == 3
