@@ -219,7 +219,7 @@ def _row(choice: Choice, current: str | None) -> Content:
     name = choice.name if len(choice.name) < _WIDTHS[0] else choice.name[: _WIDTHS[0] - 2] + "…"
     cells = (name, _gigabytes(choice.size), _gigabytes(choice.memory), _speedup(choice.speedup))
     line = "".join(f"{cell:<{width}}" for cell, width in zip(cells, _WIDTHS, strict=True))
-    style = "$foreground 50%" if choice.obstacle else "bold" if choice.name == current else ""
+    style = "$foreground 60%" if choice.obstacle else "bold" if choice.name == current else ""
     return Content.styled(printable(f"{mark}{line}{choice.draft or ''}"), style)
 
 

@@ -116,7 +116,7 @@ def _time(turn: Turn) -> list[Content]:
     """Where the rounds' time went, as one bar and its legend."""
     shares = turn.time_shares
     names = ("draft", "verify", "loop")
-    styles = ("$text-warning", "$primary", "$foreground 50%")
+    styles = ("$text-warning", "$text-primary", "$foreground 60%")
     if shares is None:
         return [figures.bar(0, WIDTH), Content.styled("  ".join(names), "$foreground 60%")]
     ends = [round(sum(shares[: i + 1]) * WIDTH) for i in range(3)]

@@ -44,6 +44,7 @@ from edgespec.tui.slash import SlashCommands
 from edgespec.tui.status import Status
 from edgespec.tui.switching import Switch, introduction
 from edgespec.tui.terminal import figure_seconds, over_ssh
+from edgespec.tui.theme import LIGHT
 from edgespec.tui.transcript import Transcript
 from edgespec.tui.turn import Turn
 
@@ -93,6 +94,7 @@ class TalkApp(OutletApp):
         self._prompt = self.query_one(Prompt)
         self._heading = self.query_one(Heading)
         self._completion = self.query_one(Completion)
+        self.register_theme(LIGHT)
         if (theme := self.setup.values.get("screen.theme")) is not None:
             self.theme = str(theme)
         self.set_keymap(keymap(self.setup.values))

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from rich.color import Color
 from rich.style import Style
 from scripted import ScriptedChat, answered, ask, make_round, screen_text, wait_for_text, wait_until
 from textual.content import Content
@@ -127,6 +128,34 @@ async def test_it_looks_as_it_did(name: str, kind: str, tmp_path: Path, monkeypa
         path.write_text(found, encoding="utf-8")
     assert path.exists(), "EDGESPEC_UPDATE_SCREENS=1 writes it"
     assert found == path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("theme", ["textual-light", "textual-dark"])
+async def test_letters_stand_out_from_what_is_behind_them(theme: str, tmp_path: Path) -> None:
+    chat = ScriptedChat()
+    setup = Setup(lambda _: lambda _: chat, values={"screen.theme": theme})
+    app = EdgespecApp(lambda _: chat, Recorder(tmp_path), setup)
+    async with app.run_test(size=(110, 50)) as pilot:
+        await answer(pilot, chat)
+        for keys in ([], ["f3"], ["escape", "ctrl+o"]):
+            await pilot.press(*keys)
+            await settled(pilot)
+            parts = [part for strip in app.screen._compositor.render_strips() for part in strip]
+            assert not {text.strip() for text, style, _ in parts if contrast(text, style) < 4.0}, keys
+    app.recorder.close()
+
+
+def contrast(text: str, style: Style | None) -> float:
+    """The ratio of luminances as WCAG 2 defines it, for words; infinite for lines and blanks."""
+    if not any(map(str.isalnum, text)) or style is None or style.color is None or style.bgcolor is None:
+        return float("inf")
+    dark, light = sorted(map(luminance, (style.color, style.bgcolor)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def luminance(colour: Color) -> float:
+    linear = [c / 3294.6 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in colour.get_truecolor()]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 async def settled(pilot: Pilot[None]) -> None:
