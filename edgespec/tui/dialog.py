@@ -25,6 +25,7 @@ class Dialog(ModalScreen[Result | None]):
         max-height: 96%;
         padding: 0 2;
         border: round $primary;
+        border-title-color: $text-primary;
         background: $surface;
     }
     Dialog .hint {
