@@ -12,8 +12,9 @@ from edgespec.bundle.catalog import load_catalog
 from edgespec.chat.tokenizer import Tokenizer
 from edgespec.config import Value
 from edgespec.decoding.prediction import best_speedup
-from edgespec.engine import MAX_DEFAULT_CONTEXT, MEASURED_DRAFT, paired_draft
+from edgespec.engine import MEASURED_DRAFT, paired_draft
 from edgespec.errors import EdgespecError
+from edgespec.opening import MAX_DEFAULT_CONTEXT
 from edgespec.profile import Profiles, profile_key
 from edgespec.runtime.session import use_threads
 from edgespec.shapes import find_shape, read_shapes

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from weakref import ref
 
 from edgespec.bundle import Bundle, ForeignBundle, HeadRecord, Store, default_store
 from edgespec.bundle.catalog import load_catalog
@@ -22,41 +24,19 @@ from edgespec.decoding.drafters.history import HistoryDrafter
 from edgespec.decoding.drafters.ngram import NgramDrafter
 from edgespec.decoding.protocols import Drafter, Policy
 from edgespec.decoding.tree import Branching
-from edgespec.errors import ModelError, UsageError
+from edgespec.errors import ModelError, OutOfMemoryError, UsageError
 from edgespec.foreign_graph import draft_obstacle, exact_mode_holds
 from edgespec.history import History
+from edgespec.opening import Notice, Resources, open_model
 from edgespec.profile import Profiles, Tuned, profile_key, tuned_key
 from edgespec.runtime.device import DeviceChoice, DeviceKind, likely_device
 from edgespec.runtime.head import OnnxHead
 from edgespec.runtime.model import OnnxCausalLM
-from edgespec.runtime.onnx_nodes import operators_and_files
 from edgespec.runtime.session import use_threads
 
 Progress = Callable[[str, float], None]
-Notice = Callable[[str], None]
-
-MAX_DEFAULT_CONTEXT = 8192
-"""Positions. A longer context has to be asked for: its KV cache may not fit into memory."""
-
-
 MEASURED_DRAFT = 8
 """Drafts up to this length are measured, even if shorter ones were asked for: the next time it may be others."""
-
-
-@dataclass(frozen=True, slots=True)
-class Resources:
-    """What a model may use. None: as many positions as the model knows (at most MAX_DEFAULT_CONTEXT), as many threads
-    as there are cores."""
-
-    context_length: int | None = None
-    threads: int | None = None
-    device: DeviceChoice = "auto"
-    draft_device: DeviceChoice | None = None
-
-    @property
-    def for_draft(self) -> DeviceChoice:
-        """Unless told otherwise, a draft goes beside its target if its graph is made for that."""
-        return self.draft_device or ("cpu" if self.device == "cpu" else "auto")
 
 
 def open_chat(
@@ -87,18 +67,20 @@ def open_chat(
     tuned = Profiles(store).tuned(tuned_key(bundle, resources.device))
     use_threads(resources.threads, tuned.threads if tuned else None)
     tokenizer = Tokenizer.load(bundle.tokenizer)  # before the model, which can then use the memory that parsing freed
-    target = open_model(bundle, resources)
+    target = open_model(bundle, resources, notice)
     if settings.draft_branches > 1 and not target.takes_trees:
         raise UsageError(f"{bundle.name} takes no draft with branches; use --draft-branches 1, or pull it again.")
     if isinstance(bundle, ForeignBundle):
         notice(f"{bundle.name}: running {bundle.graph.relative_to(bundle.directory)}")
         draft, settings = _limit(bundle, target, draft, settings, notice)
+    elif target.device.kind != "cpu":  # its kernels differ by the number of rows, and by the GPU
+        settings = _exact_as_far_as_it_holds(bundle, target, settings, notice)
     draft, settings = _tuned(tuned, draft, settings, store)
     draft = paired_draft(bundle, store) if draft is None else draft
     policy: Policy | None = None
     remember = forget
     if draft != "none":
-        drafting = _make_drafters(draft, bundle, tokenizer, store, target, resources, progress)
+        drafting = _make_drafters(draft, bundle, tokenizer, store, target, resources, progress, notice)
         drafters = drafting.drafters
         if history is not None:
             earlier = History(history, bundle.tokenizer_sha256, bundle.vocab_size, notice)
@@ -107,7 +89,7 @@ def open_chat(
         policy = Controller(drafters, costs, exact=settings.exact_mode, name=drafters[-1].name)
         if settings.draft_branches > 1:
             policy = Branching(policy, target.context_length, settings.draft_branches - 1)
-    return Chat(
+    chat = Chat(
         target,
         tokenizer,
         ChatTemplate(bundle.chat_template, tokenizer),
@@ -118,25 +100,15 @@ def open_chat(
         device=target.device.kind,
         remember=remember,
     )
+    target.on_move = partial(_moved, bundle.name, notice, ref(chat))
+    return chat
 
 
-def open_model(bundle: Bundle | ForeignBundle, resources: Resources) -> OnnxCausalLM:
-    """Load a bundle's graph. Raises: UsageError if the model's context is shorter, ModelError, OutOfMemoryError."""
-    known = bundle.context_length
-    wanted = min(known, MAX_DEFAULT_CONTEXT) if resources.context_length is None else resources.context_length
-    if not 16 <= wanted <= known:
-        raise UsageError(f"a context of {wanted} tokens cannot be had: {bundle.name} takes between 16 and {known}.")
-    head_size = None
-    if isinstance(bundle, ForeignBundle):
-        bundle.require_plain(operators_and_files(bundle.graph)[1])
-        head_size = bundle.head_size
-    return OnnxCausalLM.open(
-        bundle.graph,
-        context_length=wanted,
-        vocab_size=bundle.vocab_size,
-        device=resources.device,
-        head_size=head_size,
-    )
+def _moved(name: str, notice: Notice, chat: ref[Chat] | None, reason: str) -> None:
+    """Say that a model has left its device. It is held by who says so: hence the weak reference."""
+    if chat is not None and (found := chat()) is not None:
+        found.device = "cpu"
+    notice(f"{name}: {reason}, so it goes on on the CPU")
 
 
 def find_bundle(reference: str, store: Store, device: DeviceChoice, progress: Progress) -> Bundle | ForeignBundle:
@@ -181,13 +153,20 @@ def _limit(
             raise UsageError(f"{obstacle}; use --draft none and no --exact, or another file of the model.")
         notice(f"{obstacle}, so it runs without speculation")
         return "none", replace(settings, exact=False)
+    return draft, _exact_as_far_as_it_holds(bundle, target, settings, notice)
+
+
+def _exact_as_far_as_it_holds(
+    bundle: Bundle | ForeignBundle, target: OnnxCausalLM, settings: Settings, notice: Notice
+) -> Settings:
+    """The settings without exact mode where it does not hold. UsageError if it was asked for outright."""
     if exact_mode_holds(bundle, target) or not settings.exact_mode:
-        return draft, settings
+        return settings
     obstacle = f"exact mode does not hold for {bundle.name} here: how a text is split into passes changes the last bits"
     if settings.exact:
         raise UsageError(f"{obstacle}; leave out --exact, or pull the model in edgespec's own format.")
     notice(f"{obstacle}, so the text may depend on the draft")
-    return draft, replace(settings, exact=False)
+    return replace(settings, exact=False)
 
 
 def _tuned(tuned: Tuned | None, draft: str | None, settings: Settings, store: Store) -> tuple[str | None, Settings]:
@@ -223,8 +202,10 @@ def _make_drafters(
     target: OnnxCausalLM,
     resources: Resources,
     progress: Progress,
+    notice: Notice,
 ) -> _Drafting:
-    """Looking up costs next to nothing, so it stands in front of every other drafter."""
+    """Looking up costs next to nothing, so it stands in front of every other drafter. It is all there is if memory does
+    not hold a draft beside the target."""
     drafters: list[Drafter] = [NgramDrafter(target.context_length)]
     if draft == "ngram":
         return _Drafting(drafters)
@@ -242,7 +223,12 @@ def _make_drafters(
         size = target.hidden_size
         loaded = OnnxHead(found.graph, bundle.graph, hidden_size=size, context_length=context, window=head.window)
         return _Drafting([*drafters, EagleDrafter(target, loaded, found.name)], (found,), ("cpu",))
-    model = open_model(found, Resources(context, resources.threads, device))
+    try:
+        model = open_model(found, Resources(context, resources.threads, device), notice, beside=target)
+    except OutOfMemoryError as error:
+        notice(f"{found.name} does not draft, for want of memory: {str(error).rpartition(';')[0]}")
+        return _Drafting(drafters)
+    model.on_move = partial(_moved, found.name, notice, None)
     return _Drafting([*drafters, DraftModelDrafter(model, found.name)], (found,), (model.device.kind,))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgespec.bundle import ForeignBundle
+from edgespec.bundle import Bundle, ForeignBundle
 from edgespec.decoding.exactness import splits_agree
 from edgespec.errors import GenerationError, ModelError
 from edgespec.runtime.model import OnnxCausalLM
@@ -24,7 +24,7 @@ def draft_obstacle(bundle: ForeignBundle) -> str | None:
     return None
 
 
-def exact_mode_holds(bundle: ForeignBundle, model: OnnxCausalLM) -> bool:
+def exact_mode_holds(bundle: Bundle | ForeignBundle, model: OnnxCausalLM) -> bool:
     """Whether splits of a text into passes agree, as far as a short probe tells; `doctor` has a longer one.
 
     Raises: ModelError if the graph does not give what its description promises.

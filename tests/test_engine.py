@@ -15,6 +15,7 @@ from edgespec.chat.events import Answer
 from edgespec.chat.session import Chat, Settings
 from edgespec.engine import Resources, open_chat
 from edgespec.errors import ChecksumError, EdgespecError, ModelError, UsageError
+from edgespec.runtime.device import Device
 from edgespec.runtime.model import OnnxCausalLM
 
 SETTINGS = Settings(max_tokens=24)
@@ -173,6 +174,7 @@ def test_target_and_draft_are_placed_apart(monkeypatch: pytest.MonkeyPatch) -> N
         return opened(graph, device="cpu", **more)  # pyright: ignore[reportArgumentType]
 
     monkeypatch.setattr(OnnxCausalLM, "open", listening)
+    monkeypatch.setattr("edgespec.opening.planned_device", lambda *_: Device("cpu", "as a test has it"))
     for resources in (
         Resources(device="cuda", draft_device="cpu"),
         Resources(device="cuda"),

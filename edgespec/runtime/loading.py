@@ -8,6 +8,7 @@ from typing import Final
 import onnxruntime as ort
 
 from edgespec.errors import EdgespecError, ModelError
+from edgespec.runtime.cuda import gpu_obstacle
 from edgespec.runtime.device import Device, DeviceChoice, choose_device
 from edgespec.runtime.onnx_nodes import graph_inputs
 from edgespec.runtime.session import open_session
@@ -21,7 +22,7 @@ def open_on(graph: Path, choice: DeviceChoice) -> tuple[ort.InferenceSession, De
 
     Raises: ModelError, OutOfMemoryError.
     """
-    device = choose_device(choice, half_precision=is_half_precision(graph))
+    device = planned_device(graph, choice)
     if device.kind == "cpu":
         return open_session(graph, "cpu"), device
     try:
@@ -32,7 +33,13 @@ def open_on(graph: Path, choice: DeviceChoice) -> tuple[ort.InferenceSession, De
         return open_session(graph, "cpu"), Device("cpu", str(error))
 
 
-def is_half_precision(graph: Path) -> bool:
+def planned_device(graph: Path, choice: DeviceChoice) -> Device:
+    """Where a graph is to be loaded. Raises: ModelError if CUDA was asked for and cannot be had."""
+    matters = choice != "cpu" and gpu_obstacle() is None
+    return choose_device(choice, half_precision=matters and _is_half_precision(graph))
+
+
+def _is_half_precision(graph: Path) -> bool:
     """Whether its KV cache is float16, read from the file; a file that is none is left to whoever loads it."""
     try:
         inputs = graph_inputs(graph)

@@ -100,6 +100,14 @@ class OnnxCausalLM:
         """What crossed the bus; nothing is counted where there is none."""
         return self._memory.traffic
 
+    @property
+    def untouched_bytes(self) -> int:
+        """How much its cache may yet take: on the host memory is given out as positions fill."""
+        if self._memory.device != "cpu":
+            return 0
+        position = sum(t.kv_heads * t.head_size * t.dtype.itemsize for t in self._io.cache)
+        return position * (self.context_length - self.length) * (1 if self._io.mode == "shared" else 2)
+
     def forward(self, ids: Sequence[int], rows: int | None = None) -> Logits:
         found = self._pass(ids, len(ids) if rows is None else rows)
         return found.all() if isinstance(found, TailRows) else found

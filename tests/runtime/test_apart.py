@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import pytest
+from apart import FULL, LOST, Failing, open_apart
 from numpy.typing import NDArray
-from onnxruntime.capi.onnxruntime_pybind11_state import RuntimeException
 from tiny import TOKENS, write_tiny_gguf
 from tiny_lm import CONTEXT, VOCAB, Shape, reference
 
@@ -25,38 +24,15 @@ from edgespec.decoding.rounds import generate
 from edgespec.decoding.sampling import Sampler, Sampling
 from edgespec.errors import GenerationError
 from edgespec.graph import convert_gguf
-from edgespec.runtime.device import Device
-from edgespec.runtime.graph_io import read_graph_io
 from edgespec.runtime.memory import Memory
 from edgespec.runtime.model import OnnxCausalLM
 from edgespec.runtime.session import open_session
 from edgespec.runtime.tail import Tail, TailRows
 
 Graphs = Callable[[Shape], Path]
-GPU = Device("cuda", "as a test has it")
 TEXT = [int(t) for t in np.random.default_rng(3).integers(0, VOCAB, CONTEXT)]
 SHAPES = [Shape("growing"), Shape("growing", keep="default"), Shape("shared"), Shape("shared", keep="required")]
 each_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
-
-
-def open_apart(
-    graph: Path,
-    context_length: int = CONTEXT,
-    vocab_size: int = VOCAB,
-    session: Any = None,
-    reopen: Callable[[], ort.InferenceSession] | None = None,
-) -> OnnxCausalLM:
-    session = session or open_session(graph, "cpu")
-    io = read_graph_io(session.get_inputs(), session.get_overridable_initializers(), session.get_outputs(), graph)
-    return OnnxCausalLM(
-        session,
-        io,
-        GPU,
-        context_length=context_length,
-        vocab_size=vocab_size,
-        memory=Memory("cpu", apart=True),
-        reopen=reopen,
-    )
 
 
 def open_half(graph: Path) -> OnnxCausalLM:
@@ -115,7 +91,7 @@ def test_nan_is_never_passed_over(at: int) -> None:
 
 @each_shape
 def test_passes_and_rewinds_are_those_of_a_model_on_the_host(shape: Shape, graphs: Graphs) -> None:
-    model = open_apart(graphs(shape))
+    model = open_apart(graphs(shape), CONTEXT, VOCAB)
     assert isinstance(model, RemoteLM)
     for start, end in pairwise([0, 3, 4, 9, 10, 17]):
         np.testing.assert_allclose(model.forward(TEXT[start:end]), reference(TEXT[:end])[start:], atol=2e-4)
@@ -128,7 +104,7 @@ def test_passes_and_rewinds_are_those_of_a_model_on_the_host(shape: Shape, graph
 
 @each_shape
 def test_rows_are_fetched_when_they_are_asked_for(shape: Shape, graphs: Graphs) -> None:
-    model = open_apart(graphs(shape))
+    model = open_apart(graphs(shape), CONTEXT, VOCAB)
     model.forward_rows(TEXT[:6], 1, lone=False)
     model.traffic.reset()
     rows = model.forward_rows(TEXT[6:11], 5, lone=False)
@@ -157,7 +133,7 @@ def test_rows_are_fetched_when_they_are_asked_for(shape: Shape, graphs: Graphs) 
     ids=["greedy", "top-k", "all"],
 )
 def test_no_round_copies_more_than_one_row_at_a_time(sampling: Sampling, most: int, graphs: Graphs) -> None:
-    model, sampler = open_apart(graphs(Shape("shared", keep="default"))), Sampler(sampling)
+    model, sampler = open_apart(graphs(Shape("shared", keep="default")), CONTEXT, VOCAB), Sampler(sampling)
     for _ in prefill(model, TEXT[:9]):
         pass
     assert model.traffic.to_host == 0  # nobody asked for the prompt's logits
@@ -169,7 +145,7 @@ def test_no_round_copies_more_than_one_row_at_a_time(sampling: Sampling, most: i
 
 
 def test_a_lone_row_is_computed_beside_itself(graphs: Graphs) -> None:
-    model = open_apart(graphs(Shape("shared", keep="default")))
+    model = open_apart(graphs(Shape("shared", keep="default")), CONTEXT, VOCAB)
     model.forward(TEXT[:5])
     rows = model.forward_rows([TEXT[5]], 1, lone=True)
     assert model.length == 6
@@ -231,26 +207,6 @@ def test_drafts_on_one_side_are_verified_on_the_other(half: Path) -> None:
 # -- a device that fails -----------------------------------------------------------------------------------------------
 
 
-LOST = "CUDA failure 700: an illegal memory access was encountered ; GPU=0 ; expr=cudaStreamSynchronize(stream_);\nmore"
-FULL = "Failed to allocate memory for requested buffer of size 402653184"
-
-
-class Failing:
-    """A session whose device is lost after so many passes, with what ONNX Runtime raises then."""
-
-    def __init__(self, session: ort.InferenceSession, passes: int, message: str) -> None:
-        self._session, self._passes, self._message = session, passes, message
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._session, name)
-
-    def run_with_iobinding(self, binding: Any) -> None:
-        if self._passes == 0:
-            raise RuntimeException(self._message)
-        self._passes -= 1
-        self._session.run_with_iobinding(binding)
-
-
 def failing(graph: Path, passes: int, message: str, reopen: Callable[[], Any] | None = None) -> OnnxCausalLM:
     session = Failing(open_session(graph, "cpu"), passes, message)
     reopen = reopen or (lambda: open_session(graph, "cpu"))
@@ -282,6 +238,13 @@ def test_a_device_lost_between_a_pass_and_its_rows(sampling: Sampling, reads: in
         vars(graph)["_session"] = Failing(graph._session, reads, LOST)
     assert answer(model, sampling) == whole
     assert model.device.kind == "cpu"
+
+
+@pytest.mark.parametrize("passes", [0, 5])
+def test_a_draft_whose_device_is_lost_drafts_on(passes: int, half: Path) -> None:
+    draft = failing(half, passes, LOST)
+    assert answer(open_half(half), Sampling(), draft) == answer(open_half(half), Sampling())
+    assert draft.device.kind == "cpu"
 
 
 def test_where_nothing_can_be_rebuilt_the_pass_fails_and_the_length_stays(half: Path) -> None:

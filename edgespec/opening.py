@@ -1,0 +1,120 @@
+"""A bundle -> a model that runs: on which device, and with how long a context in the memory that there is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edgespec.bundle import Bundle, ForeignBundle
+from edgespec.errors import ModelError, OutOfMemoryError, UsageError
+from edgespec.runtime.device import DeviceChoice, DeviceKind
+from edgespec.runtime.loading import planned_device
+from edgespec.runtime.model import OnnxCausalLM
+from edgespec.runtime.onnx_nodes import operators_and_files
+from edgespec.runtime.room import Needs, available_memory, needs_of, same_memory, weights_of
+
+Notice = Callable[[str], None]
+
+MAX_DEFAULT_CONTEXT = 8192
+"""Positions. A longer context has to be asked for: its KV cache may not fit into memory."""
+_LEAST_CONTEXT = 1024
+"""Positions. A shorter context is nobody's choice."""
+_GRAIN = 64
+_LEAST_EVER = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a model may use. None: as many positions as the model knows (at most MAX_DEFAULT_CONTEXT) and memory holds,
+    as many threads as there are cores."""
+
+    context_length: int | None = None
+    threads: int | None = None
+    device: DeviceChoice = "auto"
+    draft_device: DeviceChoice | None = None
+
+    @property
+    def for_draft(self) -> DeviceChoice:
+        """Unless told otherwise, a draft goes beside its target if its graph is made for that."""
+        return self.draft_device or ("cpu" if self.device == "cpu" else "auto")
+
+
+def open_model(
+    bundle: Bundle | ForeignBundle,
+    resources: Resources,
+    notice: Notice = lambda _text: None,
+    beside: OnnxCausalLM | None = None,
+) -> OnnxCausalLM:
+    """Load a bundle's graph. A context that nobody asked for is as long as memory allows; `notice` hears of that, and
+    of a GPU that is too small. beside: a model whose cache will yet take memory.
+
+    Raises: UsageError if the model's context is shorter, ModelError, OutOfMemoryError before anything is loaded.
+    """
+    known = bundle.context_length
+    wanted = min(known, MAX_DEFAULT_CONTEXT) if resources.context_length is None else resources.context_length
+    if not _LEAST_EVER <= wanted <= known:
+        raise UsageError(f"a context of {wanted} tokens cannot be had: {bundle.name} takes between 16 and {known}.")
+    head_size = None
+    if isinstance(bundle, ForeignBundle):
+        bundle.require_plain(operators_and_files(bundle.graph)[1])
+        head_size = bundle.head_size
+    plan = _Plan(bundle, head_size, beside)
+    device = resources.device
+    kind = planned_device(bundle.graph, device).kind
+    if kind == "cuda" and device == "auto" and plan.positions("cuda", wanted) < min(wanted, _LEAST_CONTEXT):
+        notice(f"{plan.shortage('cuda', wanted)}, so it runs on the CPU")
+        device, kind = "cpu", "cpu"
+    context = plan.context(kind, wanted, asked=resources.context_length is not None, notice=notice)
+    return OnnxCausalLM.open(
+        bundle.graph, context_length=context, vocab_size=bundle.vocab_size, device=device, head_size=head_size
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What a bundle takes of memory, and what it leaves for the context."""
+
+    bundle: Bundle | ForeignBundle
+    head_size: int | None
+    beside: OnnxCausalLM | None
+
+    def context(self, kind: DeviceKind, wanted: int, *, asked: bool, notice: Notice) -> int:
+        """`wanted`, or what memory holds of it if that is not too little. Raises: OutOfMemoryError."""
+        fits = self.positions(kind, wanted)
+        if fits >= wanted:
+            return wanted
+        context = fits // _GRAIN * _GRAIN
+        if asked or context < min(wanted, _LEAST_CONTEXT):
+            step = f"use --ctx-size {context}" if context else "close other programs, or take a smaller model"
+            raise OutOfMemoryError(f"{self.shortage(kind, wanted)}; {step}.")
+        notice(f"{self.shortage(kind, wanted)}, so its context is {context} tokens")
+        return context
+
+    def positions(self, kind: DeviceKind, wanted: int) -> int:
+        """How many positions fit; `wanted` where nobody knows."""
+        needs, available = self._needs(kind), self._available(kind)
+        return wanted if needs is None or available is None else needs.positions_within(available)
+
+    def shortage(self, kind: DeviceKind, wanted: int) -> str:
+        needs, available = self._needs(kind), self._available(kind)
+        assert needs is not None
+        assert available is not None  # else nothing would be short
+        where = "of the GPU's memory " if kind == "cuda" else ""
+        return (
+            f"{self.bundle.name} needs {needs.total(wanted) / 1e9:.1f} GB with a context of {wanted} tokens, and "
+            f"{max(available, 0) / 1e9:.1f} GB {where}are free"
+        )
+
+    def _needs(self, kind: DeviceKind) -> Needs | None:
+        bundle = self.bundle
+        try:
+            weights = bundle.manifest.size if isinstance(bundle, Bundle) else weights_of(bundle.graph)
+            return needs_of(bundle.graph, weights, kind, self.head_size)
+        except (ModelError, OSError):
+            return None  # whoever loads it says what is wrong with it
+
+    def _available(self, kind: DeviceKind) -> int | None:
+        available = available_memory(kind)
+        if available is None or self.beside is None or not same_memory(kind, self.beside.device.kind):
+            return available
+        return available - self.beside.untouched_bytes
