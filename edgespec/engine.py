@@ -27,6 +27,7 @@ from edgespec.decoding.tree import Branching
 from edgespec.errors import ModelError, OutOfMemoryError, UsageError
 from edgespec.foreign_graph import draft_obstacle, exact_mode_holds
 from edgespec.history import History
+from edgespec.making import CUDA_SUFFIX
 from edgespec.opening import Notice, Resources, open_model
 from edgespec.profile import Profiles, Tuned, profile_key, tuned_key
 from edgespec.runtime.device import DeviceChoice, DeviceKind, likely_device
@@ -178,11 +179,13 @@ def _tuned(tuned: Tuned | None, draft: str | None, settings: Settings, store: St
 
 
 def paired_draft(bundle: Bundle | ForeignBundle, store: Store) -> str:
-    """The draft that the model was exported with or that the catalog pairs it with, if it is here."""
-    pair = load_catalog().pairs.get(bundle.name)
+    """The draft that the model was exported with or that the catalog pairs it with, if it is here; for a GPU one that
+    is made for it too, if that is here."""
+    suffix = CUDA_SUFFIX if bundle.name.endswith(CUDA_SUFFIX) else ""
+    pair = load_catalog().pairs.get(bundle.name.removesuffix(suffix))
     exported = bundle.manifest.draft if isinstance(bundle, Bundle) else None
     draft = exported or (pair.draft if pair else "ngram")
-    return draft if draft in store.names() else "ngram"
+    return next((name for name in (draft + suffix, draft) if name in store.names()), "ngram")
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,13 @@ from edgespec.errors import ModelError
 
 if TYPE_CHECKING:
     from edgespec.graph import Converted
+    from edgespec.graph.builder import Profile
     from edgespec.graph.formats import WeightsName
 
+CUDA_SUFFIX = "-cuda"
+"""What the names of bundles end with that are made for a GPU, so that those for the CPU can stand beside them."""
+HALF_PRECISION = ", float16 activations"
+"""What their recipes end with."""
 CATALOG_MAX_KL = 0.01
 CATALOG_MIN_AGREEMENT = 0.97
 KEPT_MAX_KL = 0.01
@@ -67,6 +72,7 @@ class Converter(Protocol):
         out: Path,
         *,
         weights: WeightsName,
+        profile: Profile = "cpu",
         keep_layers: Sequence[int] | None = None,
         progress: Progress,
     ) -> Converted: ...
@@ -100,6 +106,7 @@ def convert(
     out: Path,
     *,
     weights: WeightsName,
+    profile: Profile = "cpu",
     keep_layers: Sequence[int] | None = None,
     progress: Progress,
 ) -> Converted:
@@ -108,7 +115,7 @@ def convert(
     from edgespec.graph import convert_checkpoint, convert_gguf
 
     converter = convert_checkpoint if source.is_dir() else convert_gguf
-    return converter(source, out, weights=weights, keep_layers=keep_layers, progress=progress)
+    return converter(source, out, weights=weights, profile=profile, keep_layers=keep_layers, progress=progress)
 
 
 def stream_reference(
@@ -129,7 +136,7 @@ def stream_reference(
 class Tools:
     """How a bundle is made. `weights` None: in the fastest format that loses no more than it may. `reference`: what its
     quality is measured against. `inspect`: what else is found out about it, to stand in its manifest. `force`: keep it
-    whatever it lost. `draft`: the bundle that is to draft for it."""
+    whatever it lost. `draft`: the bundle that is to draft for it. `profile`: what it is to compute on."""
 
     weights: WeightsName | None = None
     convert: Converter = convert
@@ -137,6 +144,12 @@ class Tools:
     inspect: Inspect | None = None
     force: bool = False
     draft: str | None = None
+    profile: Profile = "cpu"
+
+    @property
+    def suffix(self) -> str:
+        """What tells the names of such bundles apart."""
+        return "" if self.profile == "cpu" else CUDA_SUFFIX
 
     def made(self, bundle: Bundle) -> bool:
         """Whether `bundle` has what these find out."""
@@ -144,8 +157,11 @@ class Tools:
         return (self.inspect is None or found.checks is not None) and self.draft in (None, found.draft)
 
     def weights_made(self, bundle: Bundle) -> bool:
-        """Whether the weights of `bundle` are of the format asked for; a recipe begins with its name."""
-        return self.weights is None or bundle.manifest.recipe.startswith(self.weights)
+        """Whether the weights of `bundle` are of the format asked for, and for the device: a recipe begins with that
+        format's name and ends with the float type of another profile."""
+        recipe = bundle.manifest.recipe
+        same = recipe.endswith(HALF_PRECISION) == (self.profile == "cuda")
+        return same and (self.weights is None or recipe.startswith(self.weights))
 
 
 def space_needed(size: int, *, checkpoint: bool, inspected: bool) -> int:
@@ -213,14 +229,16 @@ class _Making:
 
     def convert(self, stage: str, out: Path, weights: WeightsName, progress: Progress) -> Converted:
         layers = self.wanted.keep_layers
+        profile: Profile = "cpu" if weights == "float32" else self.tools.profile
 
         def work() -> dict[str, Any]:
             empty(out)
-            return asdict(self.tools.convert(self.path, out, weights=weights, keep_layers=layers, progress=progress))
+            make = self.tools.convert
+            return asdict(make(self.path, out, weights=weights, profile=profile, keep_layers=layers, progress=progress))
 
         from edgespec.graph import Converted
 
-        found = self.staging.once(stage, self._key(weights, str(layers)), work)
+        found = self.staging.once(stage, self._key(weights, str(layers), profile), work)
         # JSON knows no tuples.
         fields: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in found.items()}
         return Converted(**fields)

@@ -114,7 +114,7 @@ class _Pulling:
         origin, base, license_name = find(reference, self.catalog)
         if layers is not None:
             base = f"{base}-layers-{format_layers(layers).replace(',', '_')}"
-        name = check_name(name or base)
+        name = check_name(name or base + self.tools.suffix)
         if isinstance(origin, HubReference):
             if (held := self._held(origin, reference, name, layers)) is not None:
                 return held

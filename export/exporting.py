@@ -20,6 +20,7 @@ from edgespec.chat.tokenizer import Tokenizer
 from edgespec.decoding.protocols import Logits
 from edgespec.errors import ModelError, UsageError
 from edgespec.graph import Converted, reference_logits
+from edgespec.graph.builder import Profile
 from edgespec.graph.families import read_family
 from edgespec.graph.formats import WeightsName
 from edgespec.graph.settings import Settings
@@ -121,12 +122,15 @@ def convert(
     out: Path,
     *,
     weights: WeightsName,
+    profile: Profile = "cpu",
     keep_layers: Sequence[int] | None = None,
     progress: Progress,
 ) -> Converted:
     """A `making.Converter`: edgespec's own graph of a checkpoint, or Optimum's if it has none."""
     if obstacle(source) is None:
-        return making.convert(source, out, weights=weights, keep_layers=keep_layers, progress=progress)
+        return making.convert(source, out, weights=weights, profile=profile, keep_layers=keep_layers, progress=progress)
+    if profile != "cpu":
+        raise UsageError("Optimum's graphs are made for the CPU here; edgespec's own families can be made for CUDA.")
     from export.optimum_export import export_with_optimum  # needs the extra; a dry run does not
 
     if weights not in ("int8", "int4", "float32"):

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from homes import fill_home
 
-from edgespec.bundle import catalog
+from edgespec.bundle import Store, catalog
 from edgespec.bundle.manifest import read_manifest
 from edgespec.chat.events import Answer
 from edgespec.chat.session import Chat, Settings
-from edgespec.engine import Resources, open_chat
+from edgespec.engine import Resources, open_chat, paired_draft
 from edgespec.errors import ChecksumError, EdgespecError, ModelError, UsageError
 from edgespec.runtime.device import Device
 from edgespec.runtime.model import OnnxCausalLM
@@ -183,3 +183,16 @@ def test_target_and_draft_are_placed_apart(monkeypatch: pytest.MonkeyPatch) -> N
     ):
         open_chat("tiny", draft="skip", settings=SETTINGS, resources=resources)
     assert asked == ["cuda", "cpu", "cuda", "auto", "cpu", "cpu", "auto", "cuda"]
+
+
+def test_for_a_gpu_the_catalogs_draft_is_one_for_a_gpu(full_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = catalog.load_catalog()
+    pair = dataclasses.replace(known.pairs[known.default], name="tiny", draft="skip")
+    monkeypatch.setattr("edgespec.engine.load_catalog", lambda: catalog.Catalog("tiny", {"tiny": pair}))
+    store = Store(full_home / "models")
+    bundle = store.open("tiny")
+    for_gpu = dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, name="tiny-cuda"))
+    assert paired_draft(for_gpu, store) == "skip"
+    monkeypatch.setattr(Store, "names", lambda _: ["tiny", "skip", "skip-cuda"])
+    assert paired_draft(for_gpu, store) == "skip-cuda"
+    assert paired_draft(bundle, store) == "skip"

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import click
 
@@ -34,10 +34,23 @@ _json_flag = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     help="How to store them: mixed is int4 where it harms least, kept a GGUF file's own 4 bits, auto the fastest that "
     "loses no more than it may.",
 )
+@click.option(
+    "--profile",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="What it is to compute on; for cuda, in float16, its name ends with -cuda.",
+)
 @click.option("--head-of", metavar="MODEL", help="It is an EAGLE-3 head, which is to draft for this model.")
 @click.option("--offline", is_flag=True, help="Do not fetch anything.")
 def pull_command(
-    reference: str, name: str | None, keep_layers: str | None, weights: str, head_of: str | None, offline: bool
+    reference: str,
+    name: str | None,
+    keep_layers: str | None,
+    weights: str,
+    profile: Literal["cpu", "cuda"],
+    head_of: str | None,
+    offline: bool,
 ) -> None:
     """Fetch a model of the catalog or of the Hub (OWNER/NAME[@REVISION][:FILE.gguf]), or convert a GGUF file or a
     checkpoint's folder.
@@ -48,10 +61,12 @@ def pull_command(
     from edgespec.pull import parse_layers, pull
 
     if head_of is not None:
+        if profile != "cpu":
+            raise UsageError("heads compute on the CPU, for targets on a GPU too: leave out --profile.")
         _pull_head(reference, head_of, name, keep_layers, weights)
         return
     layers = None if keep_layers is None else parse_layers(keep_layers)
-    tools = Tools(None if weights == "auto" else cast("WeightsName", weights))
+    tools = Tools(None if weights == "auto" else cast("WeightsName", weights), profile=profile)
     with progress() as show:
         bundle = pull(
             reference, default_store(), name=name, keep_layers=layers, offline=offline, tools=tools, progress=show

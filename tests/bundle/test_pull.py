@@ -12,13 +12,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from onnx import TensorProto
 from sample_wheels import serve_only, source_of, write_wheel
 from tiny import write_tiny_gguf
 
-from edgespec.bundle import Quality, Store
+from edgespec.bundle import Bundle, Quality, Store
 from edgespec.bundle.catalog import Catalog, Pair, WheelSource
 from edgespec.errors import ChecksumError, DownloadError, EdgespecError, ModelError, UsageError
+from edgespec.making import Tools
 from edgespec.pull import parse_layers, pull
+from edgespec.runtime.onnx_nodes import graph_inputs
 
 GOOD = Quality(mean_kl=0.005, top1_agreement=0.98, tokens=1000)
 
@@ -108,6 +111,21 @@ def test_some_layers_make_a_draft(store: Store, gguf: Path) -> None:
     assert bundle.manifest.pull_command.endswith("--keep-layers 1 --name tiny-model-layers-1")
     with pytest.raises(UsageError):
         pull(str(gguf), store, keep_layers=[0, 7])
+
+
+def test_for_a_gpu_beside_the_one_for_the_cpu(store: Store, catalog: Catalog, measured: Quality) -> None:
+    made = pull("tiny", store, catalog=catalog, tools=Tools(profile="cuda"))
+    assert (made.name, made.manifest.recipe.endswith(", float16 activations")) == ("tiny-cuda", True)
+    assert element_of_cache(made) == TensorProto.FLOAT16
+    cpu = pull("tiny", store, catalog=catalog)
+    assert (cpu.name, element_of_cache(cpu)) == ("tiny", TensorProto.FLOAT)
+    assert pull("tiny", store, catalog=catalog, tools=Tools(profile="cuda")) == made
+    with pytest.raises(ModelError, match="there is a model tiny already, made from tiny in another way"):
+        pull("tiny", store, name="tiny", catalog=catalog, tools=Tools(profile="cuda"))
+
+
+def element_of_cache(bundle: Bundle) -> int:
+    return graph_inputs(bundle.graph)["past_key_values.0.key"][0]
 
 
 @pytest.mark.parametrize(
