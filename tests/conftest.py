@@ -11,6 +11,7 @@ from fake_hub import FakeHub, serving
 from hypothesis import settings
 
 from edgespec.bundle import Bundle, default_store, hub_download
+from edgespec.conversations.recorder import Recorder
 from edgespec.pull import parse_layers, pull
 
 os.environ["EDGESPEC_HISTORY"] = "0"  # what a test says is nobody's to keep, and must not change the next one's drafts
@@ -35,6 +36,18 @@ def default_bundle() -> Bundle:
 def skip_bundle(default_bundle: Bundle) -> Bundle:
     """Some of the default model's own layers, as a draft for it."""
     return pull(default_bundle.name, default_store(), keep_layers=parse_layers(SKIPPING))
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """Where conversations are kept; not there yet."""
+    return tmp_path / "conversations"
+
+
+@pytest.fixture
+def recorder(directory: Path) -> Recorder:
+    """Keeps them, and has nothing to complain of."""
+    return Recorder(directory, pytest.fail)
 
 
 @pytest.fixture

@@ -14,11 +14,18 @@ from edgespec.decoding.stats import PositionStats, Stats
 _KEPT = ("prompt_tokens", "prompt_n", "prompt_ms", "ttft_ms", "predicted_ms", "exact")
 
 
-def to_figures(answer: Answer) -> dict[str, Any]:
-    """What json can keep of an answer, its text and ids apart."""
+def to_figures(answer: Answer, marks: str = "") -> dict[str, Any]:
+    """What json can keep of an answer, its text and ids apart. marks: its rounds', joined."""
     return {name: getattr(answer, name) for name in _KEPT} | {
-        "stats": asdict(answer.stats) | {"arms": dict(answer.stats.arms)}
+        "stats": asdict(answer.stats) | {"arms": dict(answer.stats.arms)},
+        "marks": marks,
     }
+
+
+def marks_of(entry: Entry) -> str:
+    """Where each token of an entry came from, by `Round.marks`; empty where that was not kept."""
+    marks = (entry.figures or {}).get("marks")
+    return marks if isinstance(marks, str) else ""
 
 
 def to_answer(entry: Entry) -> Answer | None:

@@ -90,18 +90,20 @@ class Recorder:
             system=_system(speaker),
         )
         last: Answer | None = None
+        marks = ""
         try:
             for event in speaker.send(text):
                 if isinstance(event, Answer):
                     last = event  # handed on when the speaker has the message, and the file
                     continue
                 if isinstance(event, TextDelta):
+                    marks += event.round.marks
                     entry = replace(entry, text=entry.text + event.text, ids=entry.ids + event.round.tokens)
                     self.conversation.add(entry)
                     self._keep([entry], passing=True)
                 yield event
         finally:
-            self._finish(entry, speaker, last)
+            self._finish(entry, speaker, last, marks)
             self._idle.set()
         if last is not None:
             yield last
@@ -200,7 +202,7 @@ class Recorder:
         speaker.messages = messages
         self._told, self._resumed = ref(speaker), False  # weak: a model that is closed gives its memory back
 
-    def _finish(self, entry: Entry, speaker: Speaker, last: Answer | None) -> None:
+    def _finish(self, entry: Entry, speaker: Speaker, last: Answer | None, marks: str) -> None:
         if last is None and not entry.ids:
             self.take_back()
             return
@@ -209,7 +211,7 @@ class Recorder:
         else:
             cut = speaker.messages[-1].ids is None
             ended = replace(entry, text=last.text, ids=last.tokens, cut=cut, finish=last.finish_reason)
-            entry = replace(ended, figures=to_figures(last))
+            entry = replace(ended, figures=to_figures(last, marks))
         self.conversation.add(entry)
         self._keep([entry])
 

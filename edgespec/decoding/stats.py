@@ -62,6 +62,12 @@ class Round:
     choice: Choice | None = None
 
     @property
+    def marks(self) -> str:
+        """A letter for each of `tokens`: "a" for an accepted proposal, else the first letter of `extra`."""
+        accepted = min(self.accepted, len(self.tokens))
+        return "a" * accepted + (self.extra or "plain")[0] * (len(self.tokens) - accepted)
+
+    @property
     def overhead_ms(self) -> float:
         return self.total_ms - self.draft_ms - self.verify_ms
 

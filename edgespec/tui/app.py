@@ -132,15 +132,16 @@ class EdgespecApp(TalkApp):
     def action_tokens(self) -> None:
         from edgespec.tui.token_view import TokenView
 
-        if self._turns:
-            self.push_screen(TokenView(self._turns))
+        turns, at = self.turns.told(self.chat)
+        if turns:
+            self.push_screen(TokenView(turns, at))
         else:
             self._hint("Nothing has been answered yet.")
 
     def action_statistics(self) -> None:
         from edgespec.tui.statistics import Statistics
 
-        self.push_screen(Statistics(self._turns, self.chat))
+        self.push_screen(Statistics(self.turns.told(self.chat)[0], self.chat))
 
     def action_conversations(self, words: str = "") -> None:
         self._branches.choose(words)

@@ -127,7 +127,8 @@ class Picker(Dialog[str]):
     @on(OptionList.OptionHighlighted)
     def _describe(self, event: OptionList.OptionHighlighted) -> None:
         choice = self._choices[str(event.option_id)]
-        self._say(f"{choice.name}: {choice.obstacle or choice.about}")
+        unknown = "" if choice.speedup else ". Speed-up: not measured here yet; p predicts it"
+        self._say(f"{choice.name}: {choice.obstacle or choice.about + unknown}")
 
     @on(OptionList.OptionSelected)
     def _chosen(self, event: OptionList.OptionSelected) -> None:

@@ -17,6 +17,7 @@ from edgespec.tui.baseline import Baseline
 from edgespec.tui.engine import Engine
 from edgespec.tui.lines import Lines
 from edgespec.tui.turn import Turn
+from edgespec.tui.turns import Turns
 
 if TYPE_CHECKING:
     import psutil
@@ -35,8 +36,9 @@ POSITIONS = 6
 class Sidebar(VerticalScroll, can_focus=False):
     """Figures of the running turn, or of the last one."""
 
-    def __init__(self) -> None:
+    def __init__(self, turns: Turns) -> None:
         super().__init__()
+        self._turns = turns
         self._speed = Digits(figures.UNKNOWN, id="speed")
         self._lines = Lines()
 
@@ -46,21 +48,22 @@ class Sidebar(VerticalScroll, can_focus=False):
         yield self._lines
 
     def on_mount(self) -> None:
-        self.show(None, Turn(), Stats(), Baseline())
+        self.show(None)
 
-    def show(self, chat: Engine | None, turn: Turn, session: Stats, baseline: Baseline) -> None:
-        """Write every figure anew; `session` counts all rounds of the conversation."""
+    def show(self, chat: Engine | None) -> None:
+        """Write every figure anew."""
+        turn = self._turns.now
         self._speed.update(figures.rate(turn.tokens_per_second))
         self._lines.show(
             [
                 _pair("tokens per second", ""),
-                _gain(baseline),
+                _gain(self._turns.baseline),
                 _pair("first token", figures.seconds(turn.ttft_ms)),
                 *_section("Draft", _draft(turn)),
                 *_section("Time, %", _time(turn)),
                 *_section("Context", _context(chat)),
                 *_section("Memory", _memory() if chat is not None else [_pair("used", figures.UNKNOWN)]),
-                *_section("This chat", _session(session)),
+                *_section("This chat", _session(self._turns.total)),
                 *_model(chat),
             ]
         )

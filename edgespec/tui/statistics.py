@@ -55,7 +55,7 @@ class Statistics(ModalScreen[None]):
         self.set_interval(figure_seconds(), self._write)
 
     def _write(self) -> None:
-        lines = [Content.styled("Answers of this session", "bold"), *_table(self._turns), Content("")]
+        lines = [Content.styled("Answers of this conversation", "bold"), *_table(self._turns), Content("")]
         self.query_one(Lines).show([*lines, *self._curve])
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from threading import Event as Flag
-from time import monotonic
 from typing import ClassVar
 
 from textual import on, work
@@ -16,26 +15,14 @@ from textual.widgets import Footer
 
 from edgespec.config import Value
 from edgespec.config.keymap import DEFAULT_KEYS
-from edgespec.conversations.figures import to_answer
 from edgespec.conversations.recorder import Recorder
-from edgespec.decoding.stats import Stats
 from edgespec.errors import ContextFullError, EdgespecError
-from edgespec.tui import figures, workers
+from edgespec.tui import figures, messages, workers
 from edgespec.tui.baseline import Baseline
 from edgespec.tui.branches import Branches
 from edgespec.tui.completion import Completion
 from edgespec.tui.engine import Engine, Load
 from edgespec.tui.heading import Heading
-from edgespec.tui.messages import (
-    Loaded,
-    LoadFailed,
-    LoadProgress,
-    PromptRead,
-    QuestionsRead,
-    RoundDone,
-    TurnDone,
-    TurnFailed,
-)
 from edgespec.tui.outlet import OutletApp
 from edgespec.tui.prompt import Prompt
 from edgespec.tui.setup import Setup, keymap
@@ -47,6 +34,7 @@ from edgespec.tui.terminal import figure_seconds, over_ssh
 from edgespec.tui.theme import LIGHT
 from edgespec.tui.transcript import Transcript
 from edgespec.tui.turn import Turn
+from edgespec.tui.turns import Turns
 
 HINT_SECONDS = 3.0
 
@@ -70,11 +58,8 @@ class TalkApp(OutletApp):
         self._branches = Branches(self)
         self._cancelled = Flag()
         self._switching: dict[str, Value] | None = None
-        self._turn = Turn(state="ended")
-        self._turns: list[Turn] = []
-        self._session = Stats()
+        self.turns = Turns(self.recorder)
         self._after_turn: Callable[[], Awaitable[None]] | None = None
-        self._baseline = Baseline()
 
     def compose(self) -> ComposeResult:
         with Horizontal():
@@ -84,7 +69,7 @@ class TalkApp(OutletApp):
                 yield Status()
                 yield Completion(self.slash.arguments)
                 yield Prompt({**DEFAULT_KEYS, **keymap(self.setup.values)})
-            yield Sidebar()
+            yield Sidebar(self.turns)
         yield Footer()
 
     def on_mount(self) -> None:
@@ -106,7 +91,7 @@ class TalkApp(OutletApp):
 
     def on_ready(self) -> None:
         """The first frame is painted: what runs in threads takes nothing from it any more."""
-        self.recorder.questions(lambda texts: self.post_message(QuestionsRead(texts)))
+        self.recorder.questions(lambda texts: self.post_message(messages.QuestionsRead(texts)))
         self._begin_loading()
 
     def on_unmount(self) -> None:
@@ -114,10 +99,13 @@ class TalkApp(OutletApp):
         self._stop_engine()
 
     def _show_figures(self) -> None:
-        self._sidebar.show(self.chat, self._turn, self._session, self._baseline)
+        self._sidebar.show(self.chat)
         self.show_heading()
         if self.chat is not None:
-            self._status.summarize(figures.summary(self.chat, self._turn))
+            self._status.summarize(figures.summary(self.chat, self.turns.now))
+
+    def show_heading(self) -> None:
+        self._heading.show(self.recorder)
 
     # Loading
 
@@ -130,14 +118,14 @@ class TalkApp(OutletApp):
     def _load_worker(self) -> None:
         workers.open_chat(self.setup.opener(self.setup.values), self._cancelled, self.post_message)
 
-    @on(LoadProgress)
-    def _load_goes_on(self, message: LoadProgress) -> None:
+    @on(messages.LoadProgress)
+    def _load_goes_on(self, message: messages.LoadProgress) -> None:
         self._status.doing(message.stage, message.fraction)
 
-    @on(Loaded)
-    async def _loaded(self, message: Loaded) -> None:
+    @on(messages.Loaded)
+    async def _loaded(self, message: messages.Loaded) -> None:
         self.chat = message.chat
-        self._baseline = Baseline()
+        self.turns.baseline = Baseline()
         self._status.doing("")
         if message.problem is not None:
             await self._transcript.note(f"{message.problem} {message.chat.model} is still open.", "error")
@@ -146,17 +134,17 @@ class TalkApp(OutletApp):
             await self._transcript.note(introduction(message.chat), "footer")
         self._switching = None
         self._show_figures()
-        if self._turn.state == "waiting":
+        if self.turns.now.state == "waiting":
             await self._begin_answer(message.chat)
 
-    @on(LoadFailed)
-    async def _load_failed(self, message: LoadFailed) -> None:
+    @on(messages.LoadFailed)
+    async def _load_failed(self, message: messages.LoadFailed) -> None:
         self.load_error = message.error
         self._switching = None
         self._status.doing("")
         await self._transcript.note(str(message.error), "error")
         await self._transcript.note("Send a message to try again, or press Ctrl+Q to quit.", "footer")
-        if self._turn.state == "waiting":
+        if self.turns.now.state == "waiting":
             self._give_back()
 
     def switch(self, changes: Mapping[str, Value | None]) -> None:
@@ -181,12 +169,11 @@ class TalkApp(OutletApp):
     @property
     def idle(self) -> bool:
         """Whether nothing is being answered or waits to be."""
-        return self._turn.state == "ended"
+        return self.turns.now.state == "ended"
 
     async def ask(self, text: str) -> None:
         """Send `text` as soon as there is a model. Only while `idle`."""
-        self._turn = Turn(text, state="waiting")
-        self.recorder.begin(text)
+        self.turns.ask(text)
         self.show_heading()
         await self._transcript.note(text, "user")
         if self.chat is not None:
@@ -195,52 +182,49 @@ class TalkApp(OutletApp):
             self._begin_loading()
 
     async def _begin_answer(self, chat: Engine) -> None:
-        self._turn.state = "running"
-        self._turn.decode = chat.token_bytes
-        self._turns.append(self._turn)
+        self.turns.now.state = "running"
+        self.turns.now.decode = chat.token_bytes
         await self._transcript.begin_answer()
         self._ticker.resume()
         self.refresh_bindings()
-        self._turn_worker(chat, self._turn)
+        self._turn_worker(chat, self.turns.now)
 
     @work(thread=True, group="turn")
     def _turn_worker(self, chat: Engine, turn: Turn) -> None:
         workers.run_turn(chat, self.recorder, turn, self.post_message)
 
-    @on(PromptRead)
-    def _prompt_read(self, message: PromptRead) -> None:
+    @on(messages.PromptRead)
+    def _prompt_read(self, message: messages.PromptRead) -> None:
         done, total = message.progress.done, message.progress.total
-        if not self._turn.stop.is_set():
+        if not self.turns.now.stop.is_set():
             self._status.doing(f"reading prompt {done}/{total}" if done < total else "")
 
-    @on(RoundDone)
-    def _round_done(self, message: RoundDone) -> None:
-        if not self._turn.rounds and self.chat is not None and self.chat.opens_thought:
+    @on(messages.RoundDone)
+    def _round_done(self, message: messages.RoundDone) -> None:
+        if not self.turns.now.rounds and self.chat is not None and self.chat.opens_thought:
             self._transcript.open_thought()
-        self._turn.add(message.delta.round, message.elapsed_ms)
-        self._session.add(message.delta.round)
-        self._baseline.add(message.delta.round, monotonic())
+        self.turns.add(message.delta.round, message.elapsed_ms)
         self._transcript.append(message.delta.text, len(message.delta.round.tokens))
 
-    @on(TurnDone)
-    async def _turn_done(self, message: TurnDone) -> None:
-        self._turn.answer = message.answer
+    @on(messages.TurnDone)
+    async def _turn_done(self, message: messages.TurnDone) -> None:
+        self.turns.now.answer = message.answer
         self._branches.compare()
         await self._end_turn(figures.footer(message.answer))
 
-    @on(TurnFailed)
-    async def _turn_failed(self, message: TurnFailed) -> None:
+    @on(messages.TurnFailed)
+    async def _turn_failed(self, message: messages.TurnFailed) -> None:
         await self._end_turn("(broken off)")
-        if not self._turn.stats.rounds:
+        if not self.turns.now.stats.rounds:
             self._give_back()
         await self._transcript.note(str(message.error), "error")
         if isinstance(message.error, ContextFullError):
             from edgespec.tui.context import offer_room
 
-            offer_room(self, self._turn.text, message.error)
+            offer_room(self, self.turns.now.text, message.error)
 
     async def _end_turn(self, footer: str) -> None:
-        self._turn.state = "ended"
+        self.turns.now.state = "ended"
         self._ticker.pause()
         self._status.doing("")
         await self._transcript.end_answer(footer)
@@ -253,13 +237,13 @@ class TalkApp(OutletApp):
 
     def _give_back(self) -> None:
         """End a turn that did not begin; its message may be sent again."""
-        if self._turn.state == "waiting":
+        if self.turns.now.state == "waiting":
             self.recorder.take_back()
-        self._turn.state = "ended"
+        self.turns.now.state = "ended"
         self._transcript.mark_unsent()
         self.show_heading()
         if not self._prompt.text:
-            self._prompt.give_back(self._turn.text)
+            self._prompt.give_back(self.turns.now.text)
         self.refresh_bindings()
 
     # What ends one
@@ -268,15 +252,15 @@ class TalkApp(OutletApp):
         self._branches.leave_edit()
         if self._switching is not None:
             self._cancelled.set()
-        if self._turn.state == "waiting":
+        if self.turns.now.state == "waiting":
             await self._transcript.note("(not sent)", "footer")
             self._give_back()
-        elif self._turn.state == "running":
+        elif self.turns.now.state == "running":
             self._status.doing("stopping")
             self._stop_engine()
 
     def _stop_engine(self) -> None:
-        self._turn.stop.set()
+        self.turns.now.stop.set()
         if self.chat is not None:
             self.chat.stop()
 
@@ -285,7 +269,7 @@ class TalkApp(OutletApp):
 
     async def when_idle(self, act: Callable[[], Awaitable[None]]) -> None:
         """Stop what is going on, then act."""
-        if self._turn.state == "running":
+        if self.turns.now.state == "running":
             self._after_turn = act
         await self.action_stop()
         if self.idle:
@@ -301,15 +285,8 @@ class TalkApp(OutletApp):
     def conversation_changed(self) -> None:
         """Show the figures of what is now the conversation."""
         self._after_turn = None
-        self._turn = Turn(state="ended")
-        self._session = Stats()
-        for entry in self.recorder.conversation.path():
-            if (answer := to_answer(entry)) is not None:
-                self._session.merge(answer.stats)
+        self.turns.change()
         self._show_figures()
-
-    def show_heading(self) -> None:
-        self._heading.show(self.recorder)
 
     def _hint(self, text: str) -> None:
         self.notify(text, timeout=HINT_SECONDS)

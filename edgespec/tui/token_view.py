@@ -14,6 +14,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Footer, Static
 
 from edgespec.chat.screen import printable
+from edgespec.tui import figures
 from edgespec.tui.lines import Lines
 from edgespec.tui.terminal import frame_seconds
 from edgespec.tui.tokens import Look, Origin, TokenLines, origins
@@ -23,7 +24,7 @@ _ORDER: tuple[Origin, ...] = ("accepted", "bonus", "correction", "plain", "rejec
 
 
 class TokenView(ModalScreen[None]):
-    """Shows one of `turns`, the last one at first; also while it grows."""
+    """Shows one of `turns`, at first the one at `shown`; also while it grows."""
 
     HELP = "An answer token by token: where each came from. With r, also what was proposed and rejected."
     DEFAULT_CSS = """
@@ -39,10 +40,10 @@ class TokenView(ModalScreen[None]):
         Binding("n,right", "turn(1)", "Next answer"),
     ]
 
-    def __init__(self, turns: Sequence[Turn]) -> None:
+    def __init__(self, turns: Sequence[Turn], shown: int) -> None:
         super().__init__()
         self._turns = turns
-        self._shown = len(turns) - 1
+        self._shown = shown
         self._rejected = False
         self._read = 0
         self._counts: Counter[Origin] = Counter()
@@ -95,13 +96,16 @@ class TokenView(ModalScreen[None]):
     def _head(self, turn: Turn, look: Look) -> Content:
         title = f"Answer {self._shown + 1} of {len(self._turns)} · {turn.stats.emitted} tok"
         question = printable(" ".join(turn.text.split()))
-        cells = [Content.assemble(look.draw(f"{o}", o), f" {self._counts[o]}") for o in _ORDER]
-        return Content("\n").join(
-            [
-                Content.assemble((title, "bold"), f"  {question}").truncate(look.width, ellipsis=True),
-                Content("   ").join(cells),
-            ]
-        )
+        unknown = () if not turn.note else ("rejected",) if turn.rounds else _ORDER
+        counts = {o: figures.UNKNOWN if o in unknown else str(self._counts[o]) for o in _ORDER}
+        cells = [Content.assemble(look.draw(o, o), f" {counts[o]}") for o in _ORDER]
+        lines = [
+            Content.assemble((title, "bold"), f"  {question}").truncate(look.width, ellipsis=True),
+            Content("   ").join(cells),
+        ]
+        if turn.note:
+            lines.append(Content.styled(printable(turn.note), "$foreground 60%"))
+        return Content("\n").join(lines)
 
     def action_rejected(self) -> None:
         self._rejected = not self._rejected

@@ -25,6 +25,8 @@ class Turn:
     rounds: list[Round] = field(default_factory=list[Round])
     decode: Callable[[int], bytes] = lambda _token: b""
     """The bytes of a token, as the model that answers has them."""
+    note: str = ""
+    """What is not known of it, and why."""
 
     def add(self, done: Round, elapsed_ms: float) -> None:
         """Count a round that was there `elapsed_ms` after the message was sent."""

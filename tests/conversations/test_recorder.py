@@ -26,16 +26,6 @@ from edgespec.engine import open_chat
 UNSAVED = "this conversation is not saved: "
 
 
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return tmp_path / "conversations"
-
-
-@pytest.fixture
-def recorder(directory: Path) -> Recorder:
-    return Recorder(directory, pytest.fail)
-
-
 def kept(recorder: Recorder) -> ConversationStore:
     assert recorder.directory is not None
     recorder.flush()

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-import pytest
-from scripted import ScriptedChat, answered, app_for, ask, make_round, screen_text, wait_for_text, wait_until
+from dataclasses import replace
 
+import pytest
+from scripted import (
+    ScriptedChat,
+    answered,
+    app_for,
+    ask,
+    converse,
+    idle,
+    make_round,
+    screen_text,
+    wait_for_text,
+    wait_until,
+)
+from textual.pilot import Pilot
+
+from edgespec.conversations.recorder import Recorder
 from edgespec.decoding.costs import Costs, DraftCost
 from edgespec.decoding.stats import Round
 from edgespec.tui.tokens import Look, TokenLines, origins
 from edgespec.tui.transcript import Transcript
+from edgespec.tui.turns import kept_turn
 
 WORDS = {0: b"Once", 1: b" upon", 2: b" a", 3: b" time", 9: b" moon"}
 
@@ -127,3 +143,80 @@ async def test_the_statistics_have_a_row_for_each_answer(chat: ScriptedChat) -> 
         assert "3  ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━    7.50 ms   1.50 plain passes" in screen_text(app)
         assert "draft ngram: 0.05 ms, 0.01 for each token" in screen_text(app)
         chat.finish()
+
+
+PLAIN = a_round((3,), (), 0, 0)
+
+
+async def told(pilot: Pilot[None], chat: ScriptedChat) -> None:
+    """One answer of two rounds."""
+    await ask(pilot, "story?")
+    chat.say("Once upon a", CORRECTED)
+    chat.say(" time", PLAIN)
+    chat.finish()
+    await answered(pilot, 1)
+
+
+async def resume(pilot: Pilot[None]) -> None:
+    await wait_until(pilot, lambda: idle(pilot) and getattr(pilot.app, "chat", None))
+    await ask(pilot, "/history story")
+    await wait_for_text(pilot, "1 conversation")
+    await pilot.press("enter")
+    await wait_for_text(pilot, "Once upon a time")
+
+
+async def test_a_resumed_answer_has_its_figures_and_tokens(
+    chat: ScriptedChat, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    async with app_for(chat, recorder).run_test(size=(100, 30)) as pilot:
+        await told(pilot, chat)
+    again = ScriptedChat()
+    again.words = WORDS
+    async with app_for(again, recorder).run_test(size=(100, 30)) as pilot:
+        await pilot.press("ctrl+n")
+        await resume(pilot)
+        await pilot.press("f3")
+        await wait_for_text(pilot, "[Once][ upon]~ a time")
+        assert "Answer 1 of 1 · 4 tok  story?" in screen_text(pilot.app)
+        assert "[accepted] 2   +bonus 0   ~correction 1   plain 1   -rejected- –" in screen_text(pilot.app)
+        assert "what was rejected was not kept" in screen_text(pilot.app)
+        await pilot.press("escape", "f4")
+        await wait_for_text(pilot, "1     4   200.0   0.42 s        67 % 2/3       2.0  ngram 50 % · plain 50 %")
+        await pilot.press("escape")
+        await converse(pilot, again, ("more?", "No."))
+        await pilot.press("f4")
+        await wait_until(pilot, lambda: "2     3   100.0" in screen_text(pilot.app))
+    recorder.close()
+
+
+async def test_another_tokenizers_answer_says_why_its_tokens_are_not_shown(
+    chat: ScriptedChat, recorder: Recorder
+) -> None:
+    async with app_for(chat, recorder).run_test(size=(100, 30)) as pilot:
+        await told(pilot, chat)
+    chat.tokenizer_sha256 = "6" * 64
+    async with app_for(chat, recorder).run_test(size=(100, 30)) as pilot:
+        await pilot.press("ctrl+n")
+        await resume(pilot)
+        await pilot.press("f3")
+        await wait_for_text(pilot, "only be read while a model with the tokenizer of scripted-1b is open")
+    recorder.close()
+
+
+async def test_what_was_kept_of_an_answer_gives_its_rounds_again(chat: ScriptedChat, recorder: Recorder) -> None:
+    rounds = [CORRECTED, PLAIN, a_round((0, 1, 2), (0, 1), 2, 2), replace(CORRECTED, tokens=(0, 1), extra=None)]
+    async with app_for(chat, recorder).run_test(size=(100, 30)) as pilot:
+        await ask(pilot, "story?")
+        for done in rounds:
+            chat.say("x", done)
+        chat.finish()
+        await answered(pilot, 1)
+    entry = recorder.conversation.path()[-1]
+    kept = kept_turn(entry, "story?", chat)
+    assert [(r.tokens, r.accepted, r.extra) for r in kept.rounds] == [(r.tokens, r.accepted, r.extra) for r in rounds]
+    for figures in (None, {}, {"marks": 3}, {"marks": "a"}):
+        unknown = kept_turn(replace(entry, figures=figures), "story?", chat)
+        assert unknown.rounds == []
+        assert "was not kept" in unknown.note
+    recorder.close()

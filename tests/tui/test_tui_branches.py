@@ -17,11 +17,6 @@ from edgespec.tui.prompt import Prompt
 SIZE = (120, 40)
 
 
-@pytest.fixture
-def recorder(tmp_path: Path) -> Recorder:
-    return Recorder(tmp_path / "conversations", pytest.fail)
-
-
 def kept(recorder: Recorder) -> list[list[str]]:
     """The texts of all branches of all conversations."""
     assert recorder.directory is not None

@@ -22,16 +22,6 @@ SIZE = (120, 40)
 HOSTILE = "[/] \x1b]52;c;aGk=\x07 [@click=app.quit]q[/]"
 
 
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return tmp_path / "conversations"
-
-
-@pytest.fixture
-def recorder(directory: Path) -> Recorder:
-    return Recorder(directory, pytest.fail)
-
-
 def kept(recorder: Recorder) -> dict[str, Conversation]:
     """By title."""
     assert recorder.directory is not None

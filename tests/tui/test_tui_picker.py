@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from threading import Event as Flag
 
 from scripted import ScriptedChat, screen_text, wait_for_text, wait_until
+from textual.pilot import Pilot
 
 from edgespec.choices import Choice
 from edgespec.config import Value
@@ -63,14 +65,21 @@ class Shop:
         return EdgespecApp(self.opener({}), setup=setup)
 
 
-async def test_a_model_is_chosen(chat: ScriptedChat) -> None:
-    shop = Shop(chat)
+@asynccontextmanager
+async def choosing(shop: Shop, shows: str) -> AsyncGenerator[Pilot[None]]:
+    """The picker of models is open, and `shows` this."""
     app = shop.app
     async with app.run_test(size=(80, 24)) as pilot:
-        await wait_until(pilot, lambda: app.chat is chat)
+        await wait_until(pilot, lambda: app.chat is shop.chat)
         await pilot.press("f2")
-        await wait_for_text(pilot, "* scripted-1b")
-        text = screen_text(app)
+        await wait_for_text(pilot, shows)
+        yield pilot
+
+
+async def test_a_model_is_chosen(chat: ScriptedChat) -> None:
+    shop = Shop(chat)
+    async with choosing(shop, "* scripted-1b") as pilot:
+        text = screen_text(pilot.app)
         assert "150 MB  400 MB  1.43x" in text
         assert "int8, Apache-2.0" in text
         assert "+ far-4b" in text
@@ -80,23 +89,15 @@ async def test_a_model_is_chosen(chat: ScriptedChat) -> None:
 
 
 async def test_what_does_not_fit_says_why(chat: ScriptedChat) -> None:
-    app = Shop(chat).app
-    async with app.run_test(size=(80, 24)) as pilot:
-        await wait_until(pilot, lambda: app.chat is chat)
-        await pilot.press("f2")
-        await wait_for_text(pilot, "! huge-70b")
+    async with choosing(Shop(chat), "! huge-70b") as pilot:
         await pilot.press("down", "down", "enter")
         await wait_for_text(pilot, "huge-70b cannot be chosen: it needs 80.0 GB and 8.0 GB are free.")
-        assert isinstance(app.screen, Picker)
+        assert isinstance(pilot.app.screen, Picker)
 
 
 async def test_a_model_is_fetched_and_opened(chat: ScriptedChat) -> None:
     shop = Shop(chat)
-    app = shop.app
-    async with app.run_test(size=(80, 24)) as pilot:
-        await wait_until(pilot, lambda: app.chat is chat)
-        await pilot.press("f2")
-        await wait_for_text(pilot, "+ far-4b")
+    async with choosing(shop, "+ far-4b") as pilot:
         await pilot.press("end", "enter")
         await wait_for_text(pilot, "42 %  Fetching far-4b")
         shop.release.set()
@@ -106,19 +107,15 @@ async def test_a_model_is_fetched_and_opened(chat: ScriptedChat) -> None:
 
 async def test_escape_stops_a_fetch_and_then_goes_back(chat: ScriptedChat) -> None:
     shop = Shop(chat)
-    app = shop.app
-    async with app.run_test(size=(80, 24)) as pilot:
-        await wait_until(pilot, lambda: app.chat is chat)
-        await pilot.press("f2")
-        await wait_for_text(pilot, "+ far-4b")
+    async with choosing(shop, "+ far-4b") as pilot:
         await pilot.press("end", "enter")
         await wait_until(pilot, shop.pulling.is_set)
         await pilot.press("escape")
         await wait_for_text(pilot, "Stopped; what was fetched is kept, and Enter goes on.")
         assert shop.stopped.is_set()
-        assert isinstance(app.screen, Picker)
+        assert isinstance(pilot.app.screen, Picker)
         await pilot.press("escape")
-        await wait_until(pilot, lambda: not isinstance(app.screen, Picker))
+        await wait_until(pilot, lambda: not isinstance(pilot.app.screen, Picker))
         assert len(shop.opened) == 1
 
 
@@ -126,20 +123,14 @@ async def test_a_fetch_that_fails_says_so(chat: ScriptedChat) -> None:
     shop = Shop(chat)
     shop.error = DownloadError("The network is down.")
     shop.release.set()
-    app = shop.app
-    async with app.run_test(size=(80, 24)) as pilot:
-        await wait_until(pilot, lambda: app.chat is chat)
-        await pilot.press("f2")
-        await wait_for_text(pilot, "+ far-4b")
+    async with choosing(shop, "+ far-4b") as pilot:
         await pilot.press("end", "enter")
         await wait_for_text(pilot, "The network is down.")
 
 
 async def test_what_was_not_measured_can_be_predicted(chat: ScriptedChat) -> None:
-    app = Shop(chat).app
-    async with app.run_test(size=(80, 24)) as pilot:
-        await wait_until(pilot, lambda: app.chat is chat)
-        await pilot.press("f2")
-        await wait_for_text(pilot, "+ far-4b")
-        await pilot.press("end", "p")
+    async with choosing(Shop(chat), "+ far-4b") as pilot:
+        await pilot.press("end")
+        await wait_for_text(pilot, "Speed-up: not measured here yet")
+        await pilot.press("p")
         await wait_for_text(pilot, "far-4b: far-1b wins")
