@@ -34,7 +34,7 @@ class Tail:
             SmallGraph(nodes(logits, vocab_size), memory) for nodes in (_best_nodes, _top_nodes, _row_nodes)
         )
         self._capacity = 0
-        self._logits = memory.place(np.zeros(0, dtype))
+        self._logits = memory.place(np.zeros(1, dtype))
 
     def bind(self, binding: Any, rows: int) -> None:
         """Make `binding` write the logits of so many rows."""
