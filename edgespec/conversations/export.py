@@ -55,14 +55,17 @@ def save(conversation: Conversation, path: Path | None = None) -> Path:
     """
     if not conversation.entries:
         raise UsageError("Nothing has been said yet.")
-    if path is None:
-        name = Path(file_name(conversation))
-        numbered = (name.with_stem(f"{name.stem}-{n}") for n in count(2))
-        path = next(p for p in (name, *islice(numbered, 1000)) if not os.path.lexists(p)).absolute()
-    path = path.expanduser()
+    path = free_name(conversation) if path is None else path.expanduser()
     as_json = path.suffix.lower() == ".json"
     write_new(path, json.dumps(to_json(conversation), indent=2) + "\n" if as_json else to_markdown(conversation))
     return path
+
+
+def free_name(conversation: Conversation) -> Path:
+    """A Markdown file named after the title, in the folder that the program was started in, that is not there yet."""
+    name = Path(file_name(conversation))
+    numbered = (name.with_stem(f"{name.stem}-{n}") for n in count(2))
+    return next(p for p in (name, *islice(numbered, 1000)) if not os.path.lexists(p)).absolute()
 
 
 def write_new(path: Path, text: str) -> None:

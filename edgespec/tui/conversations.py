@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable
+from pathlib import Path
 from threading import Lock
 from typing import ClassVar, TypeVar
 
@@ -19,7 +20,7 @@ from textual.widgets.option_list import Option
 from edgespec.chat.screen import printable
 from edgespec.conversations.conversation import Conversation
 from edgespec.conversations.database import reason
-from edgespec.conversations.export import save, when
+from edgespec.conversations.export import free_name, save, when
 from edgespec.conversations.recorder import Recorder
 from edgespec.conversations.store import ConversationStore, Found
 from edgespec.errors import EdgespecError
@@ -31,6 +32,7 @@ LISTED = 200
 """More would hold the screen up, and nobody reads them."""
 
 _KEYS = "⏎ resumes · F2 renames · Del deletes · ^Z brings back · ^S exports · Esc closes"
+_FORMATS = "⏎ writes Markdown; a name that ends in .json has all branches, tokens and figures · Esc goes back"
 
 
 class Conversations(Dialog[Conversation]):
@@ -75,9 +77,7 @@ class Conversations(Dialog[Conversation]):
             options.can_focus = False  # what is typed goes to the search
             yield options
             yield Static("", classes="hint", id="count")
-            yield Static(
-                "⏎ resumes · F2 renames · Del deletes · ^Z brings back · ^S exports · Esc closes", classes="hint"
-            )
+            yield Static(_KEYS, classes="hint")
 
     def on_mount(self) -> None:
         self.query_one(Input).focus()
@@ -154,10 +154,10 @@ class Conversations(Dialog[Conversation]):
 
         def renamed(title: str | None) -> None:
             if title:
-                self._recorder.rename(one.id, title)
+                self._recorder.rename(one.id, " ".join(title.split()))
                 self._again(one.id)
 
-        self.app.push_screen(Title(one.title), renamed)
+        self.app.push_screen(Line("Rename", one.title, "⏎ keeps it · Esc leaves it as it was"), renamed)
 
     def action_delete(self) -> None:
         one = self._highlighted()
@@ -185,31 +185,38 @@ class Conversations(Dialog[Conversation]):
         self._search(self.query_one(Input).value, stay)
 
     async def action_export(self) -> None:
-        if (one := self._highlighted()) is not None:
-            path = await self._ask(lambda store: save(store.load(one.id)))
-            if path is not None:
-                self._say(f"Wrote {path}")
+        if (one := self._highlighted()) is None:
+            return
+        conversation = await self._ask(lambda store: store.load(one.id))
+        if conversation is None:
+            return
+
+        async def named(path: str | None) -> None:
+            if path and (written := await self._ask(lambda _: save(conversation, Path(path)))) is not None:
+                self._say(f"Wrote {written}")
+
+        self.app.push_screen(Line("Export", str(free_name(conversation)), _FORMATS), named)
 
 
-class Title(Dialog[str]):
-    """Asks for another title."""
+class Line(Dialog[str]):
+    """Asks for a line, which begins as `text`: another title, or the name of a file."""
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, heading: str, text: str, hint: str) -> None:
         super().__init__()
-        self._title = title
+        self._heading, self._text, self._hint = heading, text, hint
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="box") as box:
-            box.border_title = "Rename"
-            yield Input(printable(self._title), max_length=200, compact=True)
-            yield Static("⏎ keeps it · Esc leaves it as it was", classes="hint")
+            box.border_title = self._heading
+            yield Input(printable(self._text), max_length=1000, select_on_focus=False, compact=True)
+            yield Static(self._hint, classes="hint")
 
     def on_mount(self) -> None:
         self.query_one(Input).focus()
 
     @on(Input.Submitted)
     def _entered(self, event: Input.Submitted) -> None:
-        self.dismiss(" ".join(event.value.split()))
+        self.dismiss(event.value.strip())
 
 
 def _row(one: Found, current: str) -> Content:

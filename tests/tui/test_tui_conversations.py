@@ -14,7 +14,7 @@ from edgespec.conversations import FILE
 from edgespec.conversations.conversation import Conversation, Entry
 from edgespec.conversations.recorder import Recorder
 from edgespec.conversations.store import ConversationStore
-from edgespec.tui.conversations import Conversations, Title
+from edgespec.tui.conversations import Conversations, Line
 from edgespec.tui.prompt import Prompt
 from edgespec.tui.transcript import Earlier, Note, Transcript
 
@@ -104,12 +104,12 @@ async def test_renaming(chat: ScriptedChat, recorder: Recorder) -> None:
         await two_conversations(pilot, chat)
         await open_screen(pilot, 2)
         await pilot.press("f2")
-        await wait_until(pilot, lambda: isinstance(app.screen, Title))
+        await wait_until(pilot, lambda: isinstance(app.screen, Line))
         app.screen.query_one(Input).value = "  Tea\ttime [b] "
         await pilot.press("enter")
         await wait_for_text(pilot, "* Tea time [b]")
         await pilot.press("f2", "escape", "escape")
-        await wait_until(pilot, lambda: not isinstance(app.screen, (Conversations, Title)))
+        await wait_until(pilot, lambda: not isinstance(app.screen, (Conversations, Line)))
         await wait_until(pilot, lambda: screen_text(app).splitlines()[0].strip().startswith("Tea time [b]"))
         assert set(kept(recorder)) == {"Tea time [b]", "Why is the sky blue?"}
         await converse(pilot, chat, ("More?", "Yes."))
@@ -147,11 +147,20 @@ async def test_exporting(
     async with app.run_test(size=SIZE, notifications=True) as pilot:
         await two_conversations(pilot, chat)
         await open_screen(pilot, 2)
-        await pilot.press("down", "ctrl+s")
-        await wait_for_text(pilot, "Wrote ")
-        assert "It scatters." in (tmp_path / "why-is-the-sky-blue.md").read_text()
+        for name in ("why-is-the-sky-blue.md", "why-is-the-sky-blue-2.md"):
+            await pilot.press(*["down"] * ("2" not in name), "ctrl+s")
+            await wait_until(pilot, lambda: isinstance(app.screen, Line))
+            assert app.screen.query_one(Input).value == str(tmp_path / name)
+            await pilot.press("enter")
+            await wait_until(pilot, (tmp_path / name).exists)
+        assert "It scatters." in (tmp_path / name).read_text()
         await pilot.press("ctrl+s")
-        await wait_until(pilot, (tmp_path / "why-is-the-sky-blue-2.md").exists)
+        await wait_until(pilot, lambda: isinstance(app.screen, Line))
+        app.screen.query_one(Input).value = str(tmp_path / "sky.json")
+        await pilot.press("enter")
+        await wait_until(pilot, (tmp_path / "sky.json").exists)
+        await wait_for_text(pilot, "sky.json")
+        assert len(json.loads((tmp_path / "sky.json").read_text())["messages"]) == 4
         await pilot.press("escape")
         await ask(pilot, "/save tea.json")
         await wait_until(pilot, (tmp_path / "tea.json").exists)
@@ -291,7 +300,7 @@ async def test_nothing_hostile_reaches_the_screen(chat: ScriptedChat, recorder: 
             assert "[/] ␛]52;c;aGk=␇ [@click=app.quit]q[/]" in text
             assert not set(text) & {"\x1b", "\x07"}
         await pilot.press("f2")
-        await wait_until(pilot, lambda: isinstance(app.screen, Title))
+        await wait_until(pilot, lambda: isinstance(app.screen, Line))
         assert "\x1b" not in screen_text(app)
 
 
