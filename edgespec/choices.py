@@ -31,7 +31,7 @@ class Choice:
 
     here: whether nothing has to be fetched. size, memory: bytes, of the files and while it runs; 0 for what has none.
     speedup: predicted at ACCEPTANCE from what was measured on this machine, None where nothing was. obstacle: why it
-    cannot be chosen. about: what else there is to say.
+    cannot be chosen. about: what else there is to say. target: the model that it drafts for, if it can do nothing else.
     """
 
     name: str
@@ -42,12 +42,13 @@ class Choice:
     speedup: float | None = None
     obstacle: str | None = None
     about: str = ""
+    target: str | None = None
 
 
 def model_choices(store: Store) -> list[Choice]:
     """The models of this machine, then those of the catalog that are not here."""
     available = psutil.virtual_memory().available
-    here = [_here(name, store) for name in store.names()]
+    here = [choice for name in store.names() if (choice := _here(name, store)).target is None]
     pairs = [pair for name, pair in load_catalog().pairs.items() if name not in store.names()]
     there = [
         Choice(
@@ -78,9 +79,11 @@ def draft_choices(model: str, store: Store) -> list[Choice]:
         choice = _here(name, store)
         if choice.obstacle is None:
             draft = store.open(name)
-            if draft.tokenizer_sha256 != target.tokenizer_sha256:
+            same = draft.tokenizer_sha256 == target.tokenizer_sha256
+            if not same and choice.target is None:
                 vocabulary = vocabulary or Tokenizer.load(target.tokenizer).vocabulary()
-            choice = _as_draft(draft, target, choice, vocabulary, store)
+                same = Tokenizer.load(draft.tokenizer).vocabulary() == vocabulary
+            choice = _as_draft(draft, target, choice, same, store)
         found.append(choice)
     return found
 
@@ -106,7 +109,8 @@ def predict_here(choice: Choice) -> str:
     from edgespec.pairing import predict  # what building a graph needs is slow to import
 
     target = find_shape(choice.name)
-    draft = None if choice.draft in (None, "ngram", "none") else find_shape(str(choice.draft))
+    # What is no model of the catalog costs next to nothing.
+    draft = find_shape(choice.draft) if choice.draft and choice.draft in load_catalog().pairs else None
     available = psutil.virtual_memory().available
     return predict(target, draft, available, weights="int8", device="auto").verdict
 
@@ -116,6 +120,8 @@ def memory_of(bundle: Bundle) -> int:
     manifest = bundle.manifest
     if manifest.checks is not None:
         return manifest.checks.memory
+    if manifest.made_for is not None:
+        return manifest.size
     shape = read_shapes().get(manifest.name)
     positions = min(manifest.context_length, MAX_DEFAULT_CONTEXT)
     return _PROGRAM_BYTES + manifest.size + (shape.cache_bytes(positions) if shape else manifest.size // 2)
@@ -129,7 +135,10 @@ def _here(name: str, store: Store) -> Choice:
     memory, available, quality = memory_of(bundle), psutil.virtual_memory().available, bundle.manifest.quality
     draft = paired_draft(bundle, store)
     about = f"{bundle.manifest.recipe}, {bundle.manifest.license or 'licence unknown'}"
-    if quality is None:
+    made_for = bundle.manifest.made_for
+    if made_for is not None:
+        about += f"; made to draft for {made_for.target}"
+    elif quality is None:
         about += "; some layers of a model, made to draft"
     return Choice(
         name,
@@ -139,14 +148,13 @@ def _here(name: str, store: Store) -> Choice:
         speedup=_speedup(bundle, draft, store),
         obstacle=None if memory < available else _too_large(memory, available),
         about=about,
+        target=made_for.target if made_for else None,
     )
 
 
-def _as_draft(
-    draft: Bundle, target: Bundle, choice: Choice, vocabulary: Mapping[str, int] | None, store: Store
-) -> Choice:
+def _as_draft(draft: Bundle, target: Bundle, choice: Choice, same_tokens: bool, store: Store) -> Choice:
     obstacle = None
-    if vocabulary is not None and Tokenizer.load(draft.tokenizer).vocabulary() != vocabulary:
+    if not same_tokens:
         obstacle = f"its tokenizer is not that of {target.name}"
     elif draft.manifest.size >= target.manifest.size:
         obstacle = f"it is no smaller than {target.name}, so it cannot make it faster"
@@ -160,6 +168,7 @@ def _as_draft(
         speedup=_speedup(target, draft.name, store),
         obstacle=obstacle,
         about=about,
+        target=choice.target,
     )
 
 

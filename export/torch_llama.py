@@ -23,7 +23,7 @@ class TorchLlama:
         self.config, weights = open_weights(source)
         config, rotary = self.config, self.config.layers[0].rotary
         if config.architecture != "llama" or config.biases or rotary is None or not config.taps:
-            raise weights.error("heads are trained for llama models without biases, of seven layers and more")
+            raise weights.error("drafts are trained for llama models without biases, of seven layers and more")
         self.device, self.dtype = torch.device(device), dtype
 
         def matrix(*names: str) -> Tensor:

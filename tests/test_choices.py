@@ -38,7 +38,7 @@ def test_what_is_here_comes_first_and_the_catalog_behind_it(store: Store) -> Non
     assert found["tiny"].size == store.open("tiny").manifest.size
     assert found["tiny"].memory > found["tiny"].size
     assert not found["smollm2-135m"].here
-    assert found["smollm2-135m"].draft == "ngram"
+    assert found["smollm2-135m"].draft == "smollm2-135m-table"
 
 
 def test_a_draft_that_does_not_fit_says_why(store: Store) -> None:
@@ -105,6 +105,6 @@ def test_what_is_not_here_can_be_predicted(monkeypatch: pytest.MonkeyPatch) -> N
         return Prediction(memory=2 * available, available=available)
 
     monkeypatch.setattr("edgespec.pairing.predict", predict)
-    for name, draft in (("qwen3-4b", "qwen3-0.6b"), ("smollm2-135m", "ngram")):
+    for name, draft in (("qwen3-4b", "qwen3-0.6b"), ("smollm2-135m", "smollm2-135m-table")):
         assert predict_here(Choice(name, draft=draft)).startswith("it does not fit")
     assert asked == [("qwen3-4b", "qwen3-0.6b"), ("smollm2-135m", None)]

@@ -77,7 +77,7 @@ def test_a_head_only_drafts_and_only_for_its_model(
     pull_head(str(folder), "tiny", store)
     with pytest.raises(ModelError, match="edgespec run tiny --draft my-head"):
         edgespec.open_chat("my-head")
-    with pytest.raises(UsageError, match="a head itself"):
+    with pytest.raises(UsageError, match="a draft itself"):
         pull_head(str(folder), "my-head", store, name="other")
     with pytest.raises(ModelError, match="already"):
         pull_head(str(folder), "tiny", store)

@@ -2,7 +2,7 @@
 
 from edgespec.bundle.bundle import Bundle
 from edgespec.bundle.foreign import ForeignBundle
-from edgespec.bundle.manifest import Checks, FileRecord, HeadRecord, Manifest, Quality, Source
+from edgespec.bundle.manifest import Checks, FileRecord, HeadRecord, Manifest, Quality, Source, TableRecord
 from edgespec.bundle.store import Store, default_store
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "Quality",
     "Source",
     "Store",
+    "TableRecord",
     "default_store",
 ]

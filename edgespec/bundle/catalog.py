@@ -27,7 +27,8 @@ class WheelSource:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A target, where it comes from, and the draft that goes with it: "ngram", or the name of another pair.
+    """A target, where it comes from, and the draft that goes with it: "ngram", the name of another pair, or
+    of a bundle that comes with the program.
 
     `download` and `memory` are bytes, estimates for what comes from the Hub; catalog.toml says of what. `suits`: which
     machines and tasks it is for.

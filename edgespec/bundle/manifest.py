@@ -15,10 +15,15 @@ from edgespec.bundle.files import open_plain
 from edgespec.bundle.strict_json import JsonObject, MalformedError, load_strict
 from edgespec.errors import ChecksumError, ModelError, UsageError
 
-FORMAT = 3
+FORMAT = 4
 """The format version that this program writes."""
 
-_ADDED = {1: {"checks": None, "draft": None, "head": None}, 2: {"head": None}, 3: {}}
+_ADDED = {
+    1: {"checks": None, "draft": None, "head": None, "table": None},
+    2: {"head": None, "table": None},
+    3: {"table": None},
+    4: {},
+}
 """The versions that it reads, and what each lacks: keys, and what their absence means."""
 
 FILE_NAME = "edgespec.json"
@@ -88,11 +93,19 @@ class HeadRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class TableRecord:
+    """What a table of n-grams was made for: a model by its bundle's name, and the SHA-256 of its tokenizer.json."""
+
+    target: str
+    tokenizer_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """A bundle's description. `layers` are the source's layers that were kept; `quality` is None for a draft made of
     some of them, which answers for nothing. `files` names every file of the bundle but the manifest. `draft` is the
-    bundle that it was exported together with, to draft for it. `head`: it is not a model but a head on one; then it has
-    neither a tokenizer nor layers of its own."""
+    bundle that it was exported together with, to draft for it. `head`, `table`: it is not a model but a head on one, or
+    a table of what one says; then it has neither a tokenizer nor layers of its own."""
 
     name: str
     source: Source
@@ -109,10 +122,16 @@ class Manifest:
     checks: Checks | None = None
     draft: str | None = None
     head: HeadRecord | None = None
+    table: TableRecord | None = None
+
+    @property
+    def made_for(self) -> HeadRecord | TableRecord | None:
+        """The model that it drafts for, if it can do nothing else."""
+        return self.head or self.table
 
     @property
     def tokenizer_sha256(self) -> str:
-        return self.files["tokenizer.json"].sha256 if self.head is None else self.head.tokenizer_sha256
+        return self.made_for.tokenizer_sha256 if self.made_for else self.files["tokenizer.json"].sha256
 
     @property
     def size(self) -> int:
@@ -123,7 +142,8 @@ class Manifest:
     def pull_command(self) -> str:
         """The command that makes this bundle again."""
         if self.source.kind == "training":
-            return shlex.join(["python", "-m", "export", "head", self.source.reference])
+            kind = "head" if self.table is None else "table"
+            return shlex.join(["python", "-m", "export", kind, self.source.reference])
         words = ["edgespec", "pull"] if self.checks is None else ["python", "-m", "export", "hf"]
         words.append(self.source.reference)
         if self.head is not None:
@@ -144,6 +164,7 @@ class Manifest:
         plain["quality"] = asdict(self.quality) if self.quality else None
         plain["checks"] = asdict(self.checks) if self.checks else None
         plain["head"] = asdict(self.head) if self.head else None
+        plain["table"] = asdict(self.table) if self.table else None
         return {"format": FORMAT, **plain}
 
     def write(self, directory: Path) -> None:
@@ -208,8 +229,8 @@ def _parse(value: object) -> Manifest:
         raise MalformedError(f"a source of kind {kind!r} is unknown")
     files = MappingProxyType(_files(JsonObject(top.take("files", dict), "files")))
     graph = top.take("graph", str)
-    head = _head(top.values["head"])
-    for needed in (graph, "tokenizer.json") if head is None else (graph,):
+    head, table = _head(top.values["head"]), _table(top.values["table"])
+    for needed in (graph, "tokenizer.json") if head is None and table is None else (graph,):
         if needed not in files:
             raise MalformedError(f"files does not list {needed!r}")
     name = top.take("name", str)
@@ -236,6 +257,7 @@ def _parse(value: object) -> Manifest:
         checks=_checks(top.values["checks"]),
         draft=top.take_optional("draft"),
         head=head,
+        table=table,
     )
 
 
@@ -257,6 +279,14 @@ def _head(value: object) -> HeadRecord | None:
     head.only(HeadRecord)
     window = None if head.values["window"] is None else head.count("window", minimum=1)
     return HeadRecord(head.take("target", str), head.digest("tokenizer_sha256"), head.count("hidden_size", 1), window)
+
+
+def _table(value: object) -> TableRecord | None:
+    if value is None:
+        return None
+    table = JsonObject(value, "table")
+    table.only(TableRecord)
+    return TableRecord(table.take("target", str), table.digest("tokenizer_sha256"))
 
 
 def _quality(value: object) -> Quality | None:

@@ -153,6 +153,19 @@ class Store:
                 ) from error
             yield Staging(self, files, scratch)
 
+    def adopt(self, bundle: Bundle, progress: Progress = no_progress) -> Bundle:
+        """A copy of a bundle of another store, unless there is one of that name, whole or damaged.
+
+        Raises: ChecksumError if a file is not as its manifest says; UsageError, OSError.
+        """
+        if bundle.name in self.names():
+            return self.open(bundle.name)
+        with self.staging(progress) as staging:
+            for name in bundle.manifest.files:
+                shutil.copyfile(bundle.directory / name, staging.files / name)
+            Bundle(staging.files, bundle.manifest).verify(progress)
+            return staging.commit(bundle.manifest)
+
     def work_directory(self, name: str) -> Path:
         """Where `staging(resume=name)` keeps what is needed on the way."""
         return self.root / f"{_RESUMABLE}{name}" / "scratch"

@@ -102,7 +102,7 @@ def list_command(as_json: bool, catalog: bool) -> None:
         print_table([("NAME", "SIZE", "CONTEXT", "AGREEMENT", "LICENSE"), *(_row(bundle) for bundle in bundles)])
     for name in sorted(set(store.names()) - {bundle.name for bundle in bundles}):
         note(f"{name} is damaged and not listed; `edgespec verify {name}` says how")
-    if not store.names():
+    if all(bundle.manifest.made_for for bundle in bundles) and len(bundles) == len(store.names()):
         note(f"no models yet; `edgespec pull {load_catalog().default}` fetches one")
 
 
@@ -213,7 +213,7 @@ def facts(bundle: Bundle) -> list[tuple[str, str]]:
         ("path", str(bundle.directory)),
         ("size", f"{manifest.size / 1e6:.0f} MB"),
         ("architecture", manifest.architecture),
-        ("layers", str(len(manifest.layers))) if manifest.head is None else ("drafts for", manifest.head.target),
+        ("drafts for", manifest.made_for.target) if manifest.made_for else ("layers", str(len(manifest.layers))),
         ("context", f"{manifest.context_length} tokens"),
         ("vocabulary", f"{manifest.vocab_size} tokens"),
         ("weights", manifest.recipe),

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sample_bundles import FILES, describe
 
-from edgespec.bundle import Bundle, Checks, HeadRecord
+from edgespec.bundle import Bundle, Checks, HeadRecord, TableRecord
 from edgespec.bundle.manifest import format_layers, read_manifest
 from edgespec.errors import ModelError
 
@@ -42,11 +42,13 @@ def test_read_back_as_written(make_bundle: Make) -> None:
 
 
 def test_unknown_format_is_refused(make_bundle: Make) -> None:
-    with pytest.raises(ModelError, match="format is 4"):
-        read_manifest(edit(make_bundle(), lambda value: value.update(format=4)))
+    with pytest.raises(ModelError, match="format is 5"):
+        read_manifest(edit(make_bundle(), lambda value: value.update(format=5)))
 
 
-@pytest.mark.parametrize(("version", "lacks"), [(1, ("checks", "draft", "head")), (2, ("head",))])
+@pytest.mark.parametrize(
+    ("version", "lacks"), [(1, ("checks", "draft", "head", "table")), (2, ("head", "table")), (3, ("table",))]
+)
 def test_the_formats_before_are_read(make_bundle: Make, version: int, lacks: tuple[str, ...]) -> None:
     bundle = make_bundle()
 
@@ -71,6 +73,21 @@ def test_a_head_has_its_targets_tokens(make_bundle: Make) -> None:
     read = read_manifest(edit(bundle, lambda value: value.update(head=asdict(record))))
     assert read.head == record
     assert read.tokenizer_sha256 == "a" * 64
+
+
+def test_a_table_has_its_targets_tokens(make_bundle: Make) -> None:
+    record = asdict(TableRecord("tiny", "b" * 64))
+
+    def make_table(value: dict[str, Any]) -> None:
+        del value["files"]["tokenizer.json"]
+        value["table"] = record
+
+    read = read_manifest(edit(make_bundle(), make_table))
+    assert read.made_for == read.table == TableRecord("tiny", "b" * 64)
+    assert read.tokenizer_sha256 == "b" * 64
+    for key, value in (("tokenizer_sha256", "short"), ("target", 3), ("more", 1)):
+        with pytest.raises(ModelError, match=key):
+            read_manifest(edit(make_bundle(), lambda v, k=key, new=value: v.update(table=record | {k: new})))
 
 
 @pytest.mark.parametrize(

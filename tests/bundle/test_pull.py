@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -13,10 +14,11 @@ from pathlib import Path
 
 import pytest
 from onnx import TensorProto
+from sample_bundles import describe
 from sample_wheels import serve_only, source_of, write_wheel
 from tiny import write_tiny_gguf
 
-from edgespec.bundle import Bundle, Quality, Store
+from edgespec.bundle import Bundle, Quality, Store, TableRecord
 from edgespec.bundle.catalog import Catalog, Pair, WheelSource
 from edgespec.errors import ChecksumError, DownloadError, EdgespecError, ModelError, UsageError
 from edgespec.making import Tools
@@ -321,3 +323,56 @@ def test_the_chat_needs_nothing_that_pulling_needs() -> None:
     code = "import sys, edgespec.pull; print([name for name in ('onnx', 'gguf', 'onnxruntime') if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "[]\n"
+
+
+def test_with_a_model_come_the_drafts_that_the_program_has_for_it(
+    store: Store, catalog: Catalog, tmp_path: Path, measured: Quality, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = Store(tmp_path / "shipped")
+    monkeypatch.setattr("edgespec.pull.shipped_directory", lambda: shipped.root)
+    target = pull("tiny", store, catalog=catalog)
+    assert store.names() == ("tiny",)
+
+    def ship(name: str, record: TableRecord | None) -> Bundle:
+        with shipped.staging() as staging:
+            (staging.files / "model.onnx").write_bytes(b"a table")
+            (staging.files / "tokenizer.json").write_bytes(b"{}")
+            files = ("model.onnx", "tokenizer.json")
+            return staging.commit(replace(describe(name, staging.files, files), table=record))
+
+    mine = ship("tiny-table", TableRecord("tiny", target.tokenizer_sha256))
+    ship("of-another", TableRecord("big", target.tokenizer_sha256))
+    ship("of-a-namesake", TableRecord("tiny", "a" * 64))
+    ship("a-model", None)
+    pull("tiny", store, catalog=catalog)
+    assert store.names() == ("tiny", "tiny-table")
+    assert store.verify("tiny-table").manifest == mine.manifest
+    before = store.open("tiny-table").graph.stat()
+    pull("tiny", store, catalog=catalog)
+    assert store.open("tiny-table").graph.stat() == before
+    store.remove("tiny-table")
+    mine.graph.write_bytes(b"A table")
+    with pytest.raises(ChecksumError, match=r"model\.onnx of tiny-table"):
+        pull("tiny", store, catalog=catalog)
+    assert store.names() == ("tiny",)
+
+
+def test_a_draft_that_the_disk_has_no_room_for(
+    store: Store, catalog: Catalog, tmp_path: Path, measured: Quality, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = pull("tiny", store, catalog=catalog)
+    shipped = Store(tmp_path / "shipped")
+    monkeypatch.setattr("edgespec.pull.shipped_directory", lambda: shipped.root)
+    with shipped.staging() as staging:
+        for name in ("model.onnx", "tokenizer.json"):
+            (staging.files / name).write_bytes(b"{}")
+        made = describe("tiny-table", staging.files, ("model.onnx", "tokenizer.json"))
+        staging.commit(replace(made, table=TableRecord("tiny", target.tokenizer_sha256)))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("edgespec.bundle.store.shutil.copyfile", full)
+    with pytest.raises(DownloadError, match=r"tiny is here, but its draft cannot be copied .*No space left.*pull tiny"):
+        pull("tiny", store, catalog=catalog)
+    assert store.names() == ("tiny",)

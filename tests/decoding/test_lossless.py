@@ -20,6 +20,7 @@ from edgespec.decoding.drafters.draft_model import DraftModelDrafter
 from edgespec.decoding.drafters.eagle import EagleDrafter
 from edgespec.decoding.drafters.history import Corpus, HistoryDrafter
 from edgespec.decoding.drafters.ngram import NgramDrafter
+from edgespec.decoding.drafters.ngram_table import NgramTableDrafter, context_keys, fill
 from edgespec.decoding.protocols import Draft, Drafter, Logits, Worth, always
 from edgespec.decoding.rounds import generate
 from edgespec.decoding.sampling import Probabilities, Sampler, Sampling
@@ -53,12 +54,19 @@ def history() -> HistoryDrafter:
     return HistoryDrafter(corpus)
 
 
+def table() -> NgramTableDrafter:
+    """Says something behind every token."""
+    keys = context_keys(np.arange(VOCAB), 1)
+    return NgramTableDrafter(fill(keys, np.array([1, 3, 0, 2]), np.array([1, 9, 5, 11]), 3), VOCAB)
+
+
 EARLIER = history()
 
 DRAFTERS: dict[str, MakeDrafter] = {
     "none": lambda _: None,
     "ngram": lambda _: NgramDrafter(64),
     "history": lambda _: EARLIER,
+    "table": lambda _: table(),
     "sampled": lambda _: DraftModelDrafter(TableModel(OTHER)),
     "chosen": lambda _: ChosenDrafter(lambda text: likeliest(OTHER, text)),
     "hostile": lambda _: hostile(),

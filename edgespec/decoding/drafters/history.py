@@ -16,7 +16,7 @@ from edgespec.decoding.protocols import Draft, Worth, always
 from edgespec.decoding.sampling import Sampler
 
 CONTEXTS: Final = (8, 4, 2)
-"""Tokens that are looked up, the longest that is found first (docs/decisions/0010-history.md has what was tried)."""
+"""Tokens that are looked up, the longest that is found first (docs/decisions/0011-history.md has what was tried)."""
 CAPACITY: Final = 1 << 20
 """Tokens of a corpus; with its index it takes 28 MB when it is full."""
 BREAK: Final = -1

@@ -1,0 +1,119 @@
+"""A table of what a model says: it drafts for that model, alone or in front of another draft."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from homes import fill_home
+
+from edgespec.bundle import Bundle, Manifest, Source, Store, TableRecord
+from edgespec.bundle.bundle import record_files
+from edgespec.chat.events import Answer
+from edgespec.chat.session import Chat, Settings
+from edgespec.choices import draft_choices, model_choices
+from edgespec.decoding.drafters.ngram_table import context_keys, fill
+from edgespec.decoding.sampling import Sampling
+from edgespec.engine import open_chat
+from edgespec.errors import ChecksumError, ModelError
+
+VOCAB = 304
+
+
+@pytest.fixture(scope="module")
+def full_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fill_home(tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture
+def store(full_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    home = tmp_path / "home"
+    shutil.copytree(full_home, home)
+    monkeypatch.setenv("EDGESPEC_HOME", str(home))
+    return Store(home / "models")
+
+
+def keep_table(store: Store, target: Bundle, name: str) -> Bundle:
+    """A table that says, behind each token, what the target says behind it alone."""
+    chat = open_chat(str(target.directory), draft="none", settings=Settings(max_tokens=200))
+    *_, answer = chat.send("hello there")
+    assert isinstance(answer, Answer)
+    said = dict(zip(answer.tokens, answer.tokens[1:], strict=False))
+    keys = context_keys(np.array(list(said))[:, None], 1)[:, 0]
+    slots = fill(keys, np.array(list(said.values())), np.full(len(said), 11), 10)
+    with store.staging() as staging:
+        np.save(staging.files / "table.npy", slots)
+        return staging.commit(
+            Manifest(
+                name=name,
+                source=Source("training", target.name, None, hashlib.sha256(slots.tobytes()).hexdigest()),
+                license=None,
+                architecture="n-gram table",
+                files=record_files(staging.files, ["table.npy"]),
+                graph="table.npy",
+                context_length=256,
+                vocab_size=VOCAB,
+                eos_ids=(),
+                layers=(),
+                recipe="by hand",
+                quality=None,
+                table=TableRecord(target.name, target.tokenizer_sha256),
+            )
+        )
+
+
+def ask(chat: Chat) -> Answer:
+    *_, last = chat.send("hello there")
+    assert isinstance(last, Answer)
+    return last
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=0.8, seed=3)])
+def test_it_drafts_and_the_text_is_the_targets(store: Store, sampling: Sampling) -> None:
+    keep_table(store, store.open("tiny"), "tiny-table")
+    settings = Settings(sampling, max_tokens=60)
+    chat = open_chat("tiny", draft="tiny-table", settings=settings)
+    answer = ask(chat)
+    assert chat.draft == "tiny-table"
+    assert answer.stats.arms["tiny-table"] > 0
+    assert answer.stats.accepted > 0 or sampling.temperature
+    if not sampling.temperature:
+        assert answer.tokens == ask(open_chat("tiny", draft="none", settings=settings)).tokens
+
+
+def test_it_stands_in_front_of_other_drafts_and_not_of_plain_lookup(store: Store) -> None:
+    keep_table(store, store.open("tiny"), "tiny-table")
+    keep_table(store, store.open("other"), "other-table")
+    settings = Settings(max_tokens=60)
+    arms = {
+        draft: set(ask(open_chat("tiny", draft=draft, settings=settings)).stats.arms) for draft in ("skip", "ngram")
+    }
+    assert "tiny-table" in arms["skip"]
+    assert arms["skip"] | arms["ngram"] <= {"plain", "ngram", "skip", "tiny-table"}
+    assert "tiny-table" not in arms["ngram"]
+
+
+def test_it_is_for_models_with_its_tokens_and_only_drafts(store: Store) -> None:
+    keep_table(store, store.open("tiny"), "tiny-table")
+    with pytest.raises(ModelError, match="tiny-table cannot draft for other: their tokenizers differ"):
+        open_chat("other", draft="tiny-table")
+    assert open_chat("short", draft="tiny-table").draft == "tiny-table"
+    with pytest.raises(ModelError, match="edgespec run tiny --draft tiny-table"):
+        open_chat("tiny-table")
+    assert "tiny-table" not in [choice.name for choice in model_choices(store)]
+    about = {name: {c.name: c for c in draft_choices(name, store)}["tiny-table"] for name in ("tiny", "other")}
+    assert about["tiny"].obstacle is None
+    assert about["tiny"].about == "by hand, licence unknown; made to draft for tiny"
+    assert about["other"].obstacle == "its tokenizer is not that of other"
+
+
+def test_a_damaged_one_is_refused_with_the_way_out(store: Store) -> None:
+    table = keep_table(store, store.open("tiny"), "tiny-table")
+    content = bytearray(table.graph.read_bytes())
+    content[200] ^= 1
+    table.graph.write_bytes(content)
+    with pytest.raises(ChecksumError, match=r"table\.npy of tiny-table.*python -m export table tiny"):
+        open_chat("tiny", draft="tiny-table")
