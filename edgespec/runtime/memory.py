@@ -65,3 +65,12 @@ class Memory:
         """Bind an output that the host is to hold: it is copied there when the session has run."""
         self.traffic.fetched(array.itemsize * int(np.prod(shape, dtype=np.int64)))
         binding.bind_output(name, "cpu", 0, array.dtype, list(shape), array.ctypes.data)
+
+    def run(self, session: Any, binding: Any) -> None:
+        """Run `session` on what is bound. What `send` copies is only queued until then, on a stream that is not the
+        session's (onnxruntime#15438), and what the session leaves may be read by another one."""
+        if self.apart:
+            binding.synchronize_inputs()
+        session.run_with_iobinding(binding)
+        if self.apart:
+            binding.synchronize_outputs()

@@ -142,7 +142,7 @@ class OnnxCausalLM:
         try:
             self._bind(ids, kept)
             self._bind_logits(computed)
-            self._session.run_with_iobinding(self._binding)
+            self._memory.run(self._session, self._binding)
         except Exception as e:  # ONNX Runtime raises classes of its own that share no base but Exception
             raise GenerationError(f"A pass over {n} tokens failed: {first_line(e)}") from e
         self.length = past + n

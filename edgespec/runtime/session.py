@@ -93,15 +93,15 @@ def _open(model: Path | bytes, device: DeviceKind, cuda: CudaOptions) -> ort.Inf
     options = ort.SessionOptions()
     options.use_per_session_threads = False
     options.log_severity_level = 4  # errors are raised, and told in a sentence
-    providers = ["CPUExecutionProvider"]
-    if device == "cuda":
-        _prepare_cuda(options, cuda)
-        providers.insert(0, "CUDAExecutionProvider")
-    session = ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
-    if session.get_providers()[0] != providers[0]:
+    if device == "cpu":
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+    _prepare_cuda(options, cuda)
+    # The arena grows by what is asked for, not to the next power of two: what was counted is then what is taken.
+    provider = "CUDAExecutionProvider", {"arena_extend_strategy": "kSameAsRequested"}
+    session = ort.InferenceSession(model, options, providers=[provider, "CPUExecutionProvider"], enable_fallback=0)
+    if session.get_providers()[0] != "CUDAExecutionProvider":
         raise cuda_refused(f"ONNX Runtime fell back to {session.get_providers()[0]}")
-    if device == "cuda":
-        _require_on_gpu(session)
+    _require_on_gpu(session)
     return session
 
 

@@ -62,6 +62,6 @@ class SmallGraph:
                 self._memory.send(self.binding, name, array, array.shape)
             for name, array in outputs.items():
                 self._memory.fetch(self.binding, name, array, array.shape)
-            self._session.run_with_iobinding(self.binding)
+            self._memory.run(self._session, self.binding)
         except Exception as e:  # ONNX Runtime raises classes of its own that share no base but Exception
             raise GenerationError(f"Reading from the device failed: {first_line(e)}") from e

@@ -253,3 +253,35 @@ def test_where_nothing_can_be_rebuilt_the_pass_fails_and_the_length_stays(half: 
     with pytest.raises(GenerationError, match="A pass over 2 tokens failed: CUDA failure 700"):
         model.forward([4, 5])
     assert model.length == 3
+
+
+def test_copies_are_over_before_a_pass_and_a_pass_before_its_rows_are_read(half: Path) -> None:
+    """On a GPU each session has a stream of its own, and what is bound is only queued."""
+    model, order = open_apart(half, 96, len(TOKENS)), list[str]()
+    assert model._tail is not None
+
+    class Binding:
+        def __init__(self, inner: Any, name: str) -> None:
+            self.inner, self.name = inner, name
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("synchronize"):
+                order.append(f"{self.name} {name}")
+            return getattr(self.inner, name)
+
+    class Session:
+        def __init__(self, inner: Any) -> None:
+            self._inner = inner
+
+        def run_with_iobinding(self, binding: Binding) -> None:
+            order.append(f"{binding.name} runs")
+            self._inner.run_with_iobinding(binding.inner)
+
+    for owner, binding, name in ((model, "_binding", "pass"), (model._tail._best, "binding", "tail")):
+        setattr(owner, binding, Binding(getattr(owner, binding), name))
+        vars(owner)["_session"] = Session(vars(owner)["_session"])
+    rows = model.forward_rows([1, 2], 2, lone=False)
+    assert not isinstance(rows, np.ndarray)
+    rows.best(1)
+    each = ["synchronize_inputs", "runs", "synchronize_outputs"]
+    assert order == [f"{who} {what}" for who in ("pass", "tail") for what in each]
