@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from click.core import ParameterSource
@@ -20,6 +20,9 @@ from click.core import ParameterSource
 from edgespec.cli.output import note
 from edgespec.cli.remembering import history_flag
 from edgespec.errors import EdgespecError
+
+if TYPE_CHECKING:
+    from edgespec.config import Config
 
 _MODULES = {
     "run": "run",
@@ -99,13 +102,20 @@ def edgespec(ctx: click.Context, history: bool) -> None:
     if name is not None:
         ctx.default_map = {name: {flag: flags[flag] for flag in _CONFIGURED.get(name, flags) if flag in flags}}
         return
-    gc.disable()  # the first screen's imports only add to what stays; the load goes on with it
-    from edgespec.places import history_directory
-    from edgespec.tui.run import run_app
-
     if ctx.get_parameter_source("history") is ParameterSource.DEFAULT:
         history = bool(config.values.get("history", history))
-    run_app(config, history_directory() if history else None)
+    _chat(config, history)
+
+
+def _chat(config: Config, history: bool) -> None:
+    gc.disable()  # what the first screen imports stays, and need not be looked through; the load begins with it again
+    try:
+        from edgespec.places import history_directory
+        from edgespec.tui.run import run_app
+
+        run_app(config, history_directory() if history else None)
+    finally:
+        gc.enable()
 
 
 def main() -> NoReturn:

@@ -9,7 +9,7 @@ from threading import Event as Flag
 from edgespec.errors import EdgespecError
 from edgespec.tui.engine import Engine, Load
 from edgespec.tui.messages import Loaded, LoadFailed
-from edgespec.tui.workers import Post, explain, progress_for
+from edgespec.tui.workers import Post, explain, give_way, progress_for
 
 
 @dataclass(slots=True)
@@ -25,6 +25,7 @@ class Switch:
 
     def run(self, post: Post) -> None:
         """Open the new chat; posts Loaded, with the problem if it is the old one again, or LoadFailed."""
+        give_way()
         progress = progress_for(self.cancelled, post)
         if not self.beside:
             self._let_go()
