@@ -124,7 +124,7 @@ def test_the_draft_goes_first(free: Callable[..., None]) -> None:
     """The target's cache is counted although no position of it is in memory yet."""
     heard: list[str] = []
     target = needs("long")
-    free(cpu=target.total(LONG) + 1000, taken=target.total(0))
+    free(cpu=target.total(LONG) + needs("skip").total(256) - 1, taken=target.total(0))
     chat = open_chat("long", draft="skip", notice=heard.append)
     assert (chat.draft, chat.context_length) == ("ngram", LONG)
     assert [re.sub(r"\d+\.\d", "N", text) for text in heard] == [

@@ -79,6 +79,22 @@ def test_no_sampler_can_tell_it_from_the_whole_row(
 
 
 @pytest.mark.parametrize(
+    ("sampling", "equals"),
+    [(Sampling(repeat_penalty=1.3), 70), (Sampling(0.7, top_k=1), 2), (Sampling(0.7, top_k=5), 6)],
+    ids=["greedy", "top-k 1", "top-k 5"],
+)
+def test_equals_at_the_edge_are_told_apart_by_the_whole_row(sampling: Sampling, equals: int) -> None:
+    """Which of them are kept depends on all of them."""
+    sampler = Sampler(sampling)
+    for seed in range(20):
+        row = np.zeros(VOCAB, np.float32)
+        row[np.random.default_rng(seed).permutation(VOCAB)[:equals]] = 7.0
+        rows = Counted(row[None])
+        np.testing.assert_array_equal(scores_of(rows, 0, sampler, []), row)
+        assert rows.fetched > VOCAB
+
+
+@pytest.mark.parametrize(
     ("sampling", "floats"),
     [
         (Sampling(), 1),
