@@ -54,7 +54,7 @@ class Branches:
         if self.editing:
             self.editing = False
             prompt = self._app.query_one(Prompt)
-            if prompt.text == self._app.recorder.conversation.path()[-2].text:
+            if prompt.message == self._app.recorder.conversation.path()[-2].text:
                 prompt.clear()
             self._app.query_one(Status).doing("")
             self._app.refresh_bindings()

@@ -175,7 +175,7 @@ def offer_room(app: TalkApp, text: str, error: EdgespecError) -> None:
         if room is None:
             return
         prompt = app.query_one(Prompt)
-        if prompt.text == text:
+        if prompt.message == text:
             prompt.clear()
         if room.way == "new":
             await app.action_new_chat()

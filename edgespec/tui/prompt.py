@@ -61,11 +61,16 @@ class Prompt(TextArea):
             else:
                 self.action_new_line()
 
-    def action_submit(self) -> None:
+    @property
+    def message(self) -> str:
+        """What would be sent: what stands here, with all of what is shown by its size."""
         text = self.text
         for shown, meant in self._large.items():
             text = text.replace(shown, meant)
-        if text.strip():
+        return text
+
+    def action_submit(self) -> None:
+        if (text := self.message).strip():
             self.recall.add(text)
             self.post_message(self.Submitted(text))
             self.clear()
@@ -100,7 +105,7 @@ class Prompt(TextArea):
 
     def give_back(self, text: str) -> None:
         """Put `text` that could not be sent before what has been written since."""
-        self._write(text + self.text)
+        self._write(text + self.message)
 
     def on_paste(self, event: events.Paste) -> None:
         event.stop()

@@ -139,3 +139,23 @@ async def test_a_long_message_shows_more_of_itself_with_each_click(chat: Scripte
             await pilot.click(".user", offset=(4, note.size.height - 1))
         await wait_until(pilot, lambda: screen_text(app).count("b") > 70 and "▸" not in screen_text(app))
         chat.finish()
+
+
+async def test_long_texts_that_come_back_are_whole(chat: ScriptedChat) -> None:
+    first, second = "a" * 30_000, "b" * 30_000
+    app = app_for(chat)
+    async with app.run_test(size=(80, 24)) as pilot:
+        prompt = app.query_one(Prompt)
+        prompt.post_message(events.Paste(second))
+        await wait_until(pilot, lambda: prompt.text)
+        prompt.give_back(first)
+        assert len(prompt.text) < 100
+        assert prompt.message == first + second
+        await pilot.press("enter")
+        await wait_until(pilot, lambda: chat.sent == [first + second])
+        chat.finish()
+        await answered(pilot, 1)
+        await pilot.press("alt+up")
+        await wait_until(pilot, lambda: prompt.message == first + second)
+        await pilot.press("escape")
+        await wait_until(pilot, lambda: prompt.text == "")
