@@ -69,11 +69,17 @@ def tell(terminal: Terminal, text: str) -> None:
     terminal.until(lambda screen: " tok · " in screen.rsplit(text, 1)[-1] and "esc Stop" not in screen)
 
 
+def answering(screen: str) -> bool:
+    """Whether there is a word between the last question and the line above the prompt."""
+    lines = [line[:84] for line in screen.splitlines()]
+    asked = max((n for n, line in enumerate(lines) if "▌" in line), default=0)
+    prompt = next((n for n, line in enumerate(lines) if n > asked and "╭" in line), 0)
+    return any(line.strip() for line in lines[asked + 1 : prompt - 1])
+
+
 def stop_soon(terminal: Terminal) -> None:
     """Let an answer run for some words, then stop it."""
-    terminal.until(lambda screen: "esc Stop" in screen)
-    before = terminal.text
-    terminal.until(lambda screen: screen != before)
+    terminal.until(lambda screen: "esc Stop" in screen and answering(screen))
     press(terminal, ESCAPE)
     terminal.until(lambda screen: "(stopped)" in screen and "esc Stop" not in screen)
 
