@@ -51,9 +51,11 @@ class Memory:
         """Make `binding` read a tensor of that shape from `value`, `skip` bytes into it."""
         binding.bind_input(name, self.device, 0, dtype, list(shape), value.data_ptr() + skip)
 
-    def bind_output(self, binding: Any, name: str, value: ort.OrtValue, dtype: DTypeLike, shape: Sequence[int]) -> None:
-        """Make `binding` write a tensor of that shape to the beginning of `value`."""
-        binding.bind_output(name, self.device, 0, dtype, list(shape), value.data_ptr())
+    def bind_output(
+        self, binding: Any, name: str, value: ort.OrtValue, dtype: DTypeLike, shape: Sequence[int], skip: int = 0
+    ) -> None:
+        """Make `binding` write a tensor of that shape into `value`, `skip` bytes into it."""
+        binding.bind_output(name, self.device, 0, dtype, list(shape), value.data_ptr() + skip)
 
     def send(self, binding: Any, name: str, array: NDArray[Any], shape: Sequence[int]) -> None:
         """Bind an input that the host holds. A session that reads it on a device copies it now, so it is bound anew

@@ -22,6 +22,7 @@ from edgespec.runtime.kv_cache import SharedCache, make_cache
 from edgespec.runtime.loading import open_on
 from edgespec.runtime.memory import Memory, Traffic
 from edgespec.runtime.session import first_line, open_session
+from edgespec.runtime.states import HiddenStates
 from edgespec.runtime.tail import Tail, TailRows
 
 _NO_TREE: Final = np.full(1, -1, np.int64), np.zeros((1, 1), np.float32)
@@ -59,7 +60,6 @@ class OnnxCausalLM:
         self._keep = np.zeros(1, np.int64)
         self._padding = np.zeros(1, np.int64)
         self._context = np.full(1, context_length, np.int64)
-        self._states = np.zeros((context_length, io.hidden_size), io.hidden_dtype)
         self._place(session, device, memory or Memory(device.kind))
 
     def _place(self, session: ort.InferenceSession, device: Device, memory: Memory) -> None:
@@ -71,6 +71,9 @@ class OnnxCausalLM:
         self._mask = memory.place(np.ones(self.context_length, np.int64))
         self._positions = memory.place(np.arange(self.context_length, dtype=np.int64))
         self._logits: NDArray[np.generic] = np.zeros((0, io.vocab_size), io.logits_dtype)
+        self._states = (
+            HiddenStates(memory, self.context_length, io.hidden_size, io.hidden_dtype) if io.hidden_size else None
+        )
         self._tail = Tail(memory, io.vocab_size, self.vocab_size, io.logits_dtype) if memory.apart else None
         self._padding_suffices: bool | None = None if io.attention_padding else False
         if io.context_length:
@@ -165,8 +168,8 @@ class OnnxCausalLM:
             self._bind_input("num_logits_to_keep", self._keep, [])
         if io.attention_padding:
             self._bind_input("attention_padding", self._padding, [])
-        if io.hidden_size:  # into the place of these positions: a rewind then costs nothing
-            self._memory.fetch(self._binding, "hidden_states", self._states[past:], [1, n, io.hidden_size])
+        if self._states is not None:
+            self._states.bind(self._binding, past, n)
         self._cache.bind(self._binding, past, n)
 
     def _bind_logits(self, rows: int) -> None:
@@ -272,7 +275,7 @@ class OnnxCausalLM:
 
     def hidden_states(self, start: int, end: int) -> NDArray[np.float32]:
         """See decoding.drafters.eagle.TappedLM."""
-        return self._states[start:end].astype(np.float32, copy=False)
+        return np.zeros((0, 0), np.float32) if self._states is None else self._states.read(start, end)
 
     def _bind_input(self, name: str, values: NDArray[np.int64], shape: list[int]) -> None:
         self._memory.send(self._binding, name, values, shape)

@@ -24,10 +24,14 @@ from edgespec.decoding.rounds import generate
 from edgespec.decoding.sampling import Sampler, Sampling
 from edgespec.errors import GenerationError
 from edgespec.graph import convert_gguf
+from edgespec.graph.builder import Profile
+from edgespec.graph.synthetic import write_synthetic
+from edgespec.runtime.head import EmbeddingTable
 from edgespec.runtime.memory import Memory
 from edgespec.runtime.model import OnnxCausalLM
 from edgespec.runtime.session import open_session
 from edgespec.runtime.tail import Tail, TailRows
+from edgespec.shapes import find_shape
 
 Graphs = Callable[[Shape], Path]
 TEXT = [int(t) for t in np.random.default_rng(3).integers(0, VOCAB, CONTEXT)]
@@ -202,6 +206,42 @@ def test_drafts_on_one_side_are_verified_on_the_other(half: Path) -> None:
     plain = answer(apart(), Sampling())
     assert answer(apart(), Sampling(), open_half(half)) == plain
     assert answer(open_half(half), Sampling(), apart()) == plain
+
+
+# -- heads -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tapped(tmp_path_factory: pytest.TempPathFactory) -> dict[Profile, Path]:
+    """A graph that shows hidden states, for either device."""
+    config = find_shape("layers=8,hidden=64,ffn=128,heads=2,kv_heads=1,head_size=32,vocab=512").config
+    profiles: tuple[Profile, Profile] = ("cpu", "cuda")
+    return {p: write_synthetic(config, tmp_path_factory.mktemp(p), "int8", p) for p in profiles}
+
+
+def test_hidden_states_stay_there_until_a_head_reads_them(tapped: dict[Profile, Path]) -> None:
+    host = OnnxCausalLM.open(tapped["cuda"], context_length=64, vocab_size=512)
+    model = open_apart(tapped["cuda"], 64, 512)
+    for start, end in pairwise([0, 9, 10, 14, 20]):
+        for each in (host, model):
+            each.forward_rows(TEXT[start:end], 1, lone=False)
+    model.rewind(12)
+    host.rewind(12)
+    for each in (host, model):
+        each.forward_rows([3, 1, 4], 1, lone=False)
+    assert model.traffic.to_host == 0
+    for start, end in ((0, 15), (11, 14), (5, 5)):
+        states = model.hidden_states(start, end)
+        assert (states.dtype, states.shape) == (np.float32, (end - start, 3 * 64))
+        np.testing.assert_array_equal(states, host.hidden_states(start, end))
+    assert model.traffic.to_host == 2 * 3 * 64 * (15 + 3)
+    assert np.unique(model.hidden_states(0, 15)[:, 0]).size > 10
+
+
+def test_a_head_shares_the_embeddings_of_a_graph_in_half_precision(tapped: dict[Profile, Path]) -> None:
+    whole, half = (EmbeddingTable(tapped[profile], 64).rows([0, 7, 511]) for profile in ("cpu", "cuda"))
+    assert half.dtype == np.float32
+    np.testing.assert_allclose(half, whole, rtol=1e-3)
 
 
 # -- a device that fails -----------------------------------------------------------------------------------------------

@@ -1,0 +1,47 @@
+"""Hidden states of every cached position, for heads to read, where the model leaves them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgespec.runtime.memory import Memory
+from edgespec.runtime.small_graph import Nodes, SmallGraph
+
+
+class HiddenStates:
+    """[capacity, size] of `dtype` in `memory`. Each pass writes its rows into their places, so a rewind costs nothing;
+    nothing is fetched until somebody reads."""
+
+    def __init__(self, memory: Memory, capacity: int, size: int, dtype: np.dtype[Any]) -> None:
+        self._memory, self._size, self._dtype = memory, size, dtype
+        self._host = np.zeros((capacity, size), dtype)
+        self._value = memory.place(self._host)
+        self._fetching: SmallGraph | None = None
+        if memory.apart:
+            self._host = self._host[:0]
+            shape = [1, "rows", size]
+            copy = [("Identity", ["there"], ["here"], {})]
+            nodes = Nodes({"there": (dtype, shape)}, {"here": (dtype, shape)}, copy)
+            self._fetching = SmallGraph(nodes, memory)
+
+    def bind(self, binding: Any, past: int, rows: int) -> None:
+        """Make `binding` write the states of `rows` positions behind `past` ones."""
+        shape = [1, rows, self._size]
+        self._memory.bind_output(binding, "hidden_states", self._value, self._dtype, shape, self._skip(past))
+
+    def read(self, start: int, end: int) -> NDArray[np.float32]:
+        """Those of these positions, float32 [end - start, size]. Raises: GenerationError."""
+        if self._fetching is None:
+            return self._host[start:end].astype(np.float32, copy=False)
+        rows = np.zeros((1, end - start, self._size), self._dtype)
+        if end > start:
+            binding = self._fetching.binding
+            self._memory.bind_input(binding, "there", self._value, self._dtype, rows.shape, self._skip(start))
+            self._fetching.run({}, {"here": rows})
+        return rows[0].astype(np.float32)
+
+    def _skip(self, positions: int) -> int:
+        return positions * self._size * self._dtype.itemsize
