@@ -89,7 +89,8 @@ def test_rows_as_csv_and_the_picture(run: Run, prompts: str, tmp_path: Path) -> 
     with table.open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
     rows = json.loads(result.stdout)["rows"]
-    assert [{name: str(value or "") for name, value in row.items()} for row in rows] == lines
+    said = [{name: "" if value is None else str(value) for name, value in row.items()} for row in rows]
+    assert said == lines
     assert picture.read_text(encoding="utf-8").rstrip().endswith("</svg>")
 
 
