@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,27 +35,15 @@ class DraftModelDrafter:
         if k <= 0:
             return Draft()
         unseen = list(history[self.model.length :])
-        tokens: list[int] = []
-        evidence: list[int] = []
-        probs: list[Probabilities] = []
-        recent = list(history[-PENALTY_WINDOW:])
-        try:
-            if len(unseen) > PREFILL_CHUNK:
+        if len(unseen) > PREFILL_CHUNK:
+            with suppress(GenerationError):
                 self.model.forward(unseen[:PREFILL_CHUNK], 1)
-                return Draft()
-            for position in range(len(history), len(history) + k):
-                if tokens and not worth(evidence):
-                    break
-                token, q, confidence = next_proposal(self.model.forward(unseen, 1)[-1], recent, position, sampler)
-                tokens.append(token)
-                evidence.append(confidence_class(confidence))
-                recent.append(token)
-                if q is not None:
-                    probs.append(q)
-                unseen = [token]
-        except GenerationError:
-            pass  # what was proposed before stands; the target checks it anyway
-        return Draft(tuple(tokens), np.stack(probs) if probs else None, tuple(evidence))
+            return Draft()
+
+        def propose_next(tokens: Sequence[int], recent: Sequence[int], position: int) -> Proposal:
+            return next_proposal(self.model.forward(tokens[-1:] or unseen, 1)[-1], recent, position, sampler)
+
+        return chain(history, k, worth, propose_next)
 
     def lag(self, length: int) -> int:
         return max(length - 1 - self.model.length, 0)
@@ -63,10 +52,34 @@ class DraftModelDrafter:
         self.model.rewind(min(self.model.length, length))
 
 
-def next_proposal(
-    logits: NDArray[np.float32], recent: Sequence[int], position: int, sampler: Sampler
-) -> tuple[int, Probabilities | None, float]:
-    """A proposal, the distribution it was drawn from (None if it is the argmax), and the largest probability there."""
+Proposal = tuple[int, Probabilities | None, float]
+"""A token, the distribution that it was drawn from (None if it is the argmax), and the largest probability there."""
+ProposeNext = Callable[[Sequence[int], Sequence[int], int], Proposal]
+
+
+def chain(history: Sequence[int], k: int, worth: Worth, propose_next: ProposeNext) -> Draft:
+    """At most `k` proposals, one from those before, while one more is worth it and none fails. `propose_next` gets the
+    proposals so far, the latest tokens with them at the end, and the position to propose for.
+    """
+    tokens: list[int] = []
+    evidence: list[int] = []
+    probs: list[Probabilities] = []
+    recent = list(history[-PENALTY_WINDOW:])
+    with suppress(GenerationError):  # what was proposed before stands; the target checks it anyway
+        for position in range(len(history), len(history) + k):
+            if tokens and not worth(evidence):
+                break
+            token, q, confidence = propose_next(tokens, recent, position)
+            tokens.append(token)
+            evidence.append(confidence_class(confidence))
+            recent.append(token)
+            if q is not None:
+                probs.append(q)
+    return Draft(tuple(tokens), np.stack(probs) if probs else None, tuple(evidence))
+
+
+def next_proposal(logits: NDArray[np.float32], recent: Sequence[int], position: int, sampler: Sampler) -> Proposal:
+    """The argmax of `logits` if the target is greedy, else a draw from their distribution after the transforms."""
     if sampler.greedy:
         return sampler.argmax(logits, recent), None, peak(logits)
     q = sampler.probabilities(logits, recent)

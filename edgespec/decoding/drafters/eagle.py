@@ -9,16 +9,17 @@ of committed positions is always the target's.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgespec.decoding.drafters.confidence import USUAL, confidence_class
-from edgespec.decoding.drafters.draft_model import next_proposal
+from edgespec.decoding.drafters.confidence import USUAL
+from edgespec.decoding.drafters.draft_model import Proposal, chain, next_proposal
 from edgespec.decoding.passes import PREFILL_CHUNK
 from edgespec.decoding.protocols import CausalLM, Draft, Worth, always
-from edgespec.decoding.sampling import PENALTY_WINDOW, Probabilities, Sampler
+from edgespec.decoding.sampling import Sampler
 from edgespec.errors import GenerationError
 
 States = NDArray[np.float32]
@@ -94,31 +95,18 @@ class EagleDrafter:
         k = min(k, head.context_length - known + 1)  # the last proposal gets no row
         if k <= 0 or known <= 0:
             return Draft()
-        tokens: list[int] = []
-        evidence: list[int] = []
-        probs: list[Probabilities] = []
-        recent = list(history[-PENALTY_WINDOW:])
-        try:
-            if self.lag(len(history)) >= PREFILL_CHUNK:
+        if self.lag(len(history)) >= PREFILL_CHUNK:
+            with suppress(GenerationError):
                 self._read(history, self._next_row(known) + PREFILL_CHUNK)
-                return Draft()
-            logits = self._read(history, known)
-            for position in range(len(history), len(history) + k):
-                if tokens:
-                    if not worth(evidence):
-                        break
-                    logits = head.forward(tokens[-1:], None)
-                token, q, confidence = self._next(logits, recent, position, sampler)
-                tokens.append(token)
-                evidence.append(confidence_class(confidence))
-                recent.append(token)
-                if q is not None:
-                    probs.append(q)
-        except GenerationError:
-            pass  # what was proposed before stands; the target checks it anyway
-        finally:
-            head.rewind(min(head.length, known))
-        return Draft(tuple(tokens), np.stack(probs) if probs else None, tuple(evidence))
+            return Draft()
+
+        def propose_next(tokens: Sequence[int], recent: Sequence[int], position: int) -> Proposal:
+            logits = head.forward(tokens[-1:], None) if tokens else self._read(history, known)
+            return self._next(logits, recent, position, sampler)
+
+        draft = chain(history, k, worth, propose_next)
+        head.rewind(min(head.length, known))
+        return draft
 
     def lag(self, length: int) -> int:
         return max(length - 2 - self._next_row(length - 1), 0)
@@ -142,10 +130,8 @@ class EagleDrafter:
             self._head.rewind(start)
         return self._head.forward(history[start + 1 : end + 1], self._target.hidden_states(start, end))
 
-    def _next(
-        self, logits: NDArray[np.float32], recent: Sequence[int], position: int, sampler: Sampler
-    ) -> tuple[int, Probabilities | None, float]:
-        """A proposal, the distribution it was drawn from (None if it is the argmax), and the largest probability."""
+    def _next(self, logits: NDArray[np.float32], recent: Sequence[int], position: int, sampler: Sampler) -> Proposal:
+        """As `next_proposal`, from the head's own vocabulary."""
         ids = self._head.token_ids
         if sampler.greedy and sampler.settings.repeat_penalty == 1.0:
             token, _, confidence = next_proposal(logits, recent, position, sampler)
