@@ -108,6 +108,7 @@ def test_logits_that_depend_on_the_draft_are_seen(chat: Chat, monkeypatch: pytes
 
     def sloppy(model: CausalLM, ids: Sequence[int], rows: int, exact: bool) -> Logits:
         logits = forward(model, ids, rows, exact)
+        assert isinstance(logits, np.ndarray)
         return logits + np.float32(0.5) * (np.arange(logits.shape[1]) % 2 == 1) if rows > 2 else logits
 
     monkeypatch.setattr(rounds, "forward", sloppy)
