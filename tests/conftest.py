@@ -15,8 +15,9 @@ from edgespec.bundle import Bundle, default_store, hub_download
 from edgespec.conversations.recorder import Recorder
 from edgespec.pull import parse_layers, pull
 
-# What runs in the background may have been told to ignore Ctrl-C, and so would every program that a test starts.
+# What runs in the background may have been told to ignore these, and so would every program that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 os.environ["EDGESPEC_HISTORY"] = "0"  # what a test says is nobody's to keep, and must not change the next one's drafts
 os.environ["XDG_CONFIG_HOME"] = os.devnull  # whoever runs the tests may have settled on something
