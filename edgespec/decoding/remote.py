@@ -3,7 +3,8 @@
 A row whose other scores are -Inf is as good as the whole row
 
     greedy, no penalty    with the likeliest token alone, the lowest id among equals
-    greedy, or top-k      if the n-th likeliest (n = 1, or k) after penalties is above the lowest score fetched
+    greedy                if the likeliest after penalties is above the lowest score fetched
+    top-k                 if the k-th likeliest after penalties is above the next one, and above the lowest fetched
     min-p without top-p   if the lowest score fetched is too unlikely to be kept
 
 because no token that was not fetched scores higher than the lowest that was, and a penalty of 1 or more makes none
@@ -88,9 +89,11 @@ def _count(sampler: Sampler) -> int:
 def _decides(sampler: Sampler, penalized: NDArray[np.float32], lowest: float) -> bool:
     """Whether the tokens with these scores are all that can be drawn. lowest: of their scores before penalties."""
     s = sampler.settings
-    if sampler.greedy or s.top_k:
-        n = 1 if sampler.greedy else s.top_k
-        return float(np.partition(penalized, -n)[-n]) > lowest
+    if sampler.greedy:
+        return float(penalized.max()) > lowest  # the lowest id among equals is taken, and all of them are here
+    if s.top_k:
+        following, last = np.sort(penalized)[-s.top_k - 1 :][:2]
+        return bool(last > max(following, lowest))  # which of equals at the edge are kept, only the whole row tells
     gap = (lowest - float(penalized.max())) / s.temperature
     return math.exp(min(gap, 0.0)) < s.min_p * _ROUNDING
 
