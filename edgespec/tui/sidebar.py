@@ -80,6 +80,12 @@ def _pair(name: str, value: str) -> Content:
     return Content.assemble((name, "$foreground 60%"), gap, value)
 
 
+def _share(arm: str, value: str) -> Content:
+    """Of the rounds; a long name stands alone, so that it can be read."""
+    label = f"rounds: {arm}"
+    return _pair(label if len(label) + len(value) < WIDTH else arm, value)
+
+
 def _gain(baseline: Baseline) -> Content:
     """How much faster than plain decoding, if that was measured here."""
     found = baseline.compare(monotonic())
@@ -103,7 +109,7 @@ def _draft(turn: Turn) -> list[Content]:
         share = position.accepted / position.tested
         bar = figures.bar(share, WIDTH - 9)
         lines.append(Content.assemble((f"{number:<3}", "$foreground 60%"), bar, f"{figures.percent(share):>6}"))
-    lines += [_pair(f"rounds: {arm}", figures.percent(n / stats.rounds)) for arm, n in stats.arms.most_common()]
+    lines += [_share(arm, figures.percent(n / stats.rounds)) for arm, n in stats.arms.most_common()]
     return [*lines, _pair("draft length now", str(len(turn.rounds[-1].proposed))), *reason]
 
 
