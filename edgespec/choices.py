@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psutil
 
@@ -161,15 +161,8 @@ def _as_draft(draft: Bundle, target: Bundle, choice: Choice, same_tokens: bool, 
     about = choice.about
     if draft.context_length < min(target.context_length, MAX_DEFAULT_CONTEXT):
         about = f"drafts only for the first {draft.context_length} tokens; {about}"
-    return Choice(
-        choice.name,
-        size=choice.size,
-        memory=choice.memory,
-        speedup=_speedup(target, draft.name, store),
-        obstacle=obstacle,
-        about=about,
-        target=choice.target,
-    )
+    speedup = _speedup(target, draft.name, store)
+    return replace(choice, draft=None, speedup=speedup, obstacle=obstacle, about=about)
 
 
 def _speedup(target: Bundle, draft: str, store: Store) -> float | None:

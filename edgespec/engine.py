@@ -238,9 +238,8 @@ def _make_drafters(
 
 
 def _tables_of(bundle: Bundle | ForeignBundle, store: Store) -> list[Bundle]:
-    tables = [(other, other.manifest.table) for other in store.list()]
-    wanted = bundle.name, bundle.tokenizer_sha256
-    return [other for other, table in tables if table and (table.target, table.tokenizer_sha256) == wanted]
+    made = [other for other in store.list() if other.manifest.drafts_for(bundle.name, bundle.tokenizer_sha256)]
+    return [other for other in made if other.manifest.table is not None]
 
 
 def _open_table(table: Bundle | ForeignBundle, target: Bundle | ForeignBundle) -> NgramTableDrafter:

@@ -65,8 +65,7 @@ def _adopt_drafts(target: Bundle, store: Store, progress: Progress) -> None:
     """Copy the drafts for `target` that come with the program."""
     try:
         for draft in Store(shipped_directory()).list():
-            made_for = draft.manifest.made_for
-            if made_for and (made_for.target, made_for.tokenizer_sha256) == (target.name, target.tokenizer_sha256):
+            if draft.manifest.drafts_for(target.name, target.tokenizer_sha256):
                 store.adopt(draft, progress)
     except OSError as error:
         raise DownloadError(

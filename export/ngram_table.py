@@ -86,7 +86,7 @@ def build_table(waves: Sequence[Path], bits: int) -> tuple[Slots, float]:
     keys = np.concatenate([found[n].keys[kept[n]] for n in ORDERS])[:room]
     tokens = np.concatenate([found[n].tokens[kept[n]] for n in ORDERS])[:room]
     classes = np.concatenate([np.searchsorted(CLASS_EDGES, chances[n][kept[n]]) for n in ORDERS])[:room]
-    return fill(keys, tokens, classes, bits), _hit_rate({n: found[n] for n in ORDERS}, kept, held_out)
+    return fill(keys, tokens, classes, bits), _hit_rate(found, kept, held_out)
 
 
 def read_text(wave: Path) -> Text:

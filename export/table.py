@@ -46,15 +46,22 @@ def make_table(
     text = own_text(target, store, tokens, device=device, threads=threads, progress=progress)
     progress("Counting", 0.0)
     slots, hit_rate = build_table(text.waves, _BITS)
-    if not slots.any():
-        raise ModelError(f"nothing that {target} says can be foreseen by its last tokens; no table was made")
     entries, written = int(np.count_nonzero(slots)), count_tokens(text.waves)
-    made = _commit(name or f"{target}-table", text, slots, card(text, entries, written, hit_rate), store, progress)
+    if not entries:
+        raise ModelError(f"nothing that {target} says can be foreseen by its last tokens; no table was made")
+    described = card(text, entries, written, hit_rate)
+    made = _commit(name or f"{target}-table", text, slots, entries, described, store, progress)
     return Built(made, entries, written, hit_rate, text.work)
 
 
 def _commit(
-    name: str, text: OwnText, slots: NDArray[np.uint64], description: str, store: Store, progress: Progress
+    name: str,
+    text: OwnText,
+    slots: NDArray[np.uint64],
+    entries: int,
+    description: str,
+    store: Store,
+    progress: Progress,
 ) -> Bundle:
     target = text.target
     with store.staging(progress) as staging:
@@ -72,7 +79,7 @@ def _commit(
                 vocab_size=target.vocab_size,
                 eos_ids=(),
                 layers=(),
-                recipe=f"contexts of 1 to 8 tokens, {np.count_nonzero(slots):,} entries",
+                recipe=f"contexts of 1 to 8 tokens, {entries:,} entries",
                 quality=None,
                 table=TableRecord(target.name, target.tokenizer_sha256),
             )

@@ -129,6 +129,11 @@ class Manifest:
         """The model that it drafts for, if it can do nothing else."""
         return self.head or self.table
 
+    def drafts_for(self, name: str, tokenizer_sha256: str) -> bool:
+        """Whether it can do nothing but draft for the model of that name, with that very tokenizer."""
+        found = self.made_for
+        return found is not None and (found.target, found.tokenizer_sha256) == (name, tokenizer_sha256)
+
     @property
     def tokenizer_sha256(self) -> str:
         return self.made_for.tokenizer_sha256 if self.made_for else self.files["tokenizer.json"].sha256

@@ -24,7 +24,8 @@ BREAK: Final = -1
 
 _VOTERS = 8
 _SLOT_BITS = 20
-_FACTORS = tuple(pow(0x9E3779B97F4A7C15, 2 * i + 1, 1 << 64) for i in range(CONTEXTS[0]))
+FACTORS: Final = tuple(pow(0x9E3779B97F4A7C15, 2 * i + 1, 1 << 64) for i in range(CONTEXTS[0]))
+"""A context's hash, modulo 2 ** 64, is the sum of its tokens times these, from its last token on."""
 _SLOT_SHIFT = 64 - _SLOT_BITS
 
 Ids = NDArray[np.int32]
@@ -68,7 +69,7 @@ class Corpus:
         """How many of the `last` tokens stood before, as far as CONTEXTS tells; and where, in `ids`, the latest places
         go on, the latest first. (0, []) if they did nowhere."""
         sums, total = [0], 0
-        for token, factor in zip(reversed(last[-CONTEXTS[0] :]), _FACTORS, strict=False):
+        for token, factor in zip(reversed(last[-CONTEXTS[0] :]), FACTORS, strict=False):
             total += token * factor
             sums.append(total)
         for n in CONTEXTS:
@@ -95,7 +96,7 @@ class Corpus:
     def _index(self, start: int) -> None:
         """Enter the places from `start` on into the chains."""
         hashes = np.zeros(self._length - start, np.uint64)
-        for n, factor in enumerate(_FACTORS, 1):
+        for n, factor in enumerate(FACTORS, 1):
             first = max(start, n)
             if first >= self._length:
                 break

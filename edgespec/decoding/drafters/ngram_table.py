@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edgespec.decoding.drafters.history import FACTORS
 from edgespec.decoding.protocols import Draft, Worth, always
 from edgespec.decoding.sampling import Sampler
 from edgespec.errors import ModelError
@@ -25,8 +26,7 @@ CLASS_EDGES: Final = (0.1, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.92,
 
 _USUAL = (0.08, 0.12, 0.15, 0.21, 0.3, 0.37, 0.45, 0.54, 0.59, 0.78, 0.8, 0.96)
 """In answers to others' questions, entries are right less often than that (docs/decisions/0023-table.md)."""
-_WORD, _MASK = 1 << 64, (1 << 64) - 1
-_FACTORS = tuple(pow(0x9E3779B97F4A7C15, 2 * i + 1, _WORD) for i in range(max(ORDERS)))
+_MASK = (1 << 64) - 1
 _TAG_BITS, _TOKEN_BITS = 32, 24
 
 Slots = NDArray[np.uint64]
@@ -40,7 +40,7 @@ def context_keys(tokens: NDArray[np.integer], n: int) -> Keys:
     tokens [..., T]."""
     end = tokens.shape[-1] - n + 1
     keys = np.zeros((*tokens.shape[:-1], end), np.uint64)
-    for i, factor in enumerate(_FACTORS[:n]):
+    for i, factor in enumerate(FACTORS[:n]):
         keys += (tokens[..., n - 1 - i : n - 1 - i + end].astype(np.uint64) + np.uint64(1)) * np.uint64(factor)
     return keys
 
@@ -105,7 +105,7 @@ class NgramTableDrafter:
         """The entry for the longest context that `last` ends with; 0 if there is none."""
         keys: list[int] = []
         key = 0
-        for token, factor in zip(reversed(last), _FACTORS, strict=False):
+        for token, factor in zip(reversed(last), FACTORS, strict=False):
             key += (token + 1) * factor
             keys.append(key & _MASK)
         slots, shift, around = self._slots, self._shift, len(self._slots) - 1
