@@ -49,7 +49,7 @@ class Attention:
     def add_inputs(self, ids: str, layers: Sequence[LayerConfig]) -> None:
         """The inputs that say how long past + S is, and the rotation tables of `layers`, those of the graph."""
         shape, axis = self._graph.node("Shape", [ids], "ids_shape"), self._graph.constant("ids_axis", 1)
-        self._count = self._graph.node("Gather", [shape, axis], "rows")
+        self.rows = self._count = self._graph.node("Gather", [shape, axis], "rows")
         if self._padded:
             self._add_padding()
         self._add_lengths()

@@ -114,8 +114,11 @@ class DecoderGraph:
         """Logits for the last rows that `num_logits_to_keep` asks for; its default 0 means all."""
         config, graph = self._config, self._graph
         keep = graph.constant("num_logits_to_keep", 0)
-        # -0 is 0, the first row; a start before that is clamped to it.
-        start = graph.node("Reshape", [graph.node("Neg", [keep], "minus_kept"), graph.constant("list", [1])], "start")
+        # -keep, where 0 is the first row and a start before that is clamped to it. Computed from the count of rows, whose
+        # place is the host, it is there when Slice asks for it; else a GPU's whole queue would have to be waited for.
+        rows = self._attention.rows
+        minus = graph.node("Sub", [graph.node("Sub", [rows, keep], "rows_left_out"), rows], "minus_kept")
+        start = graph.node("Reshape", [minus, graph.constant("list", [1])], "start")
         end, axis = graph.constant("end", [_TO_THE_END]), graph.constant("row_axis", [1])
         kept = graph.node("Slice", [x, start, end, axis], "kept_rows")
         if config.tied:

@@ -139,17 +139,19 @@ def _usable(vocab_size: int) -> tuple[list[Any], dict[str, NDArray[Any]]]:
 
 
 def _best_nodes(logits: Mapping[str, Tensor], vocab_size: int) -> Nodes:
-    """What ArgMax takes among equals is left open: here it is the least of their ids."""
+    """What TopK and ArgMax take among equals is left open: here it is the least of their ids. TopK finds the extremes,
+    because ReduceMax and ReduceMin on CUDA are cuDNN's, and nothing else here needs that library."""
     nodes, constants = _usable(vocab_size)
     nodes += [
-        ("ReduceMax", ["x"], ["peak"], {"axes": [2]}),
+        ("TopK", ["x", "one"], ["peak", "a_best_id"], {"axis": 2}),
         ("Equal", ["x", "peak"], ["is_best"], {}),
         ("Where", ["is_best", "ids", "far"], ["best_ids"], {}),
-        ("ReduceMin", ["best_ids"], ["least"], {"axes": [2], "keepdims": 0}),
-        ("Cast", ["least"], ["tokens"], {"to": 7}),
+        ("TopK", ["best_ids", "one"], ["least", "its_place"], {"axis": 2, "largest": 0}),
+        ("Squeeze", ["least", "axis"], ["least_ids"], {}),
+        ("Cast", ["least_ids"], ["tokens"], {"to": 7}),
         ("Squeeze", ["peak", "axis"], ["scores"], {}),
     ]
-    constants |= {"ids": np.arange(vocab_size, dtype=np.float32), "far": np.array(_FAR)}
+    constants |= {"ids": np.arange(vocab_size, dtype=np.float32), "far": np.array(_FAR), "one": np.array([1])}
     return Nodes(logits, {"tokens": (np.int64, [1, "rows"]), "scores": (np.float32, [1, "rows"])}, nodes, constants)
 
 
