@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from weakref import ref
 
-from edgespec.bundle import Bundle, ForeignBundle, Store, TableRecord, default_store
+from edgespec.bundle import Bundle, ForeignBundle, HeadRecord, Store, TableRecord, default_store
 from edgespec.bundle.catalog import load_catalog
 from edgespec.bundle.foreign import is_foreign, open_foreign
 from edgespec.chat.session import Chat, Settings, forget
@@ -29,10 +29,9 @@ from edgespec.errors import ModelError, OutOfMemoryError, UsageError
 from edgespec.foreign_graph import draft_obstacle, exact_mode_holds
 from edgespec.history import History
 from edgespec.making import CUDA_SUFFIX
-from edgespec.opening import Notice, Resources, open_model
+from edgespec.opening import Notice, Resources, open_head, open_model
 from edgespec.profile import Profiles, Tuned, profile_key, tuned_key
 from edgespec.runtime.device import DeviceChoice, DeviceKind, likely_device
-from edgespec.runtime.head import OnnxHead
 from edgespec.runtime.model import OnnxCausalLM
 from edgespec.runtime.session import use_threads
 
@@ -224,17 +223,19 @@ def _make_drafters(
         return _Drafting([*drafters, _open_table(found, bundle)], (found,), ("cpu",))
     drafters += [_open_table(store.get(table.name, progress), bundle) for table in _tables_of(bundle, store)]
     context = min(target.context_length, found.context_length)
-    if made_for is not None:
-        size, window = target.hidden_size, made_for.window
-        loaded = OnnxHead(found.graph, bundle.graph, hidden_size=size, context_length=context, window=window)
-        return _Drafting([*drafters, EagleDrafter(target, loaded, found.name)], (found,), ("cpu",))
+    used = Resources(context, resources.threads, device)
     try:
-        model = open_model(found, Resources(context, resources.threads, device), notice, beside=target)
+        if isinstance(made_for, HeadRecord):
+            loaded = open_head(found, made_for.window, bundle.graph, used, notice, beside=target)
+            drafter: Drafter = EagleDrafter(target, loaded, found.name)
+        else:
+            loaded = open_model(found, used, notice, beside=target)
+            drafter = DraftModelDrafter(loaded, found.name)
     except OutOfMemoryError as error:
         notice(f"{found.name} does not draft, for want of memory: {str(error).rpartition(';')[0]}")
         return _Drafting(drafters)
-    model.on_move = partial(_moved, found.name, notice, None)
-    return _Drafting([*drafters, DraftModelDrafter(model, found.name)], (found,), (model.device.kind,))
+    loaded.on_move = partial(_moved, found.name, notice, None)
+    return _Drafting([*drafters, drafter], (found,), (loaded.device.kind,))
 
 
 def _tables_of(bundle: Bundle | ForeignBundle, store: Store) -> list[Bundle]:

@@ -12,9 +12,10 @@ from edgespec.bundle.catalog import WheelSource, load_catalog
 from edgespec.bundle.files import Progress, no_progress
 from edgespec.bundle.hub import HubReference, look_up
 from edgespec.bundle.hub_download import fetch_files
-from edgespec.bundle.manifest import check_name
+from edgespec.bundle.manifest import HALF_PRECISION, check_name
 from edgespec.bundle.store import Staging
 from edgespec.errors import ModelError, UsageError
+from edgespec.making import CUDA_SUFFIX
 from edgespec.pull import digest, fetched_into, find, work_name
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ def pull_head(
     weights: WeightsName = "int8",
     progress: Progress = no_progress,
 ) -> Bundle:
-    """The EAGLE-3 head in a repository of the Hub, OWNER/NAME[@REVISION], or in a folder, for the bundle `target`.
+    """The EAGLE-3 head in a repository of the Hub, OWNER/NAME[@REVISION], or in a folder, for the bundle `target`, and
+    for the device that this one is made for.
 
     Raises: as `edgespec.pull.pull`; ModelError if it is no head, or not for a model with the target's tokens.
     """
@@ -41,7 +43,7 @@ def pull_head(
     origin, base, license_name = find(reference, load_catalog())
     if isinstance(origin, WheelSource) or (isinstance(origin, Path) and not origin.is_dir()):
         raise UsageError(f"{reference} is a model; --head-of takes a head, OWNER/NAME of the Hub or its folder.")
-    name = check_name(name or base)
+    name = check_name(name or base + (CUDA_SUFFIX if bundle.manifest.half_precision else ""))
     if name in store.names():
         raise ModelError(
             f"there is a model {name} already; give this one another name with --name, or delete that one with "
@@ -69,7 +71,8 @@ def keep_head(
     weights: WeightsName,
     describe: Callable[[Path], Sequence[str]] = lambda _: (),
 ) -> Bundle:
-    """Convert the head in `folder` and make it a bundle. `describe` may write more files; it returns their names.
+    """Convert the head in `folder` and make it a bundle, in half precision if that is what its target is in. `describe`
+    may write more files; it returns their names.
 
     Raises: ModelError if it cannot be converted.
     """
@@ -77,7 +80,10 @@ def keep_head(
     from edgespec.graph.eagle_checkpoint import convert_head
     from edgespec.graph.formats import FORMATS
 
-    config: HeadConfig = convert_head(folder, staging.files, target_vocab_size=target.vocab_size, weights=weights)
+    half = target.manifest.half_precision
+    config: HeadConfig = convert_head(
+        folder, staging.files, target_vocab_size=target.vocab_size, weights=weights, profile="cuda" if half else "cpu"
+    )
     files = ("model.onnx", "model.onnx.data", *describe(staging.files))
     return staging.commit(
         Manifest(
@@ -91,7 +97,7 @@ def keep_head(
             vocab_size=target.vocab_size,
             eos_ids=(),
             layers=(),
-            recipe=FORMATS[weights].recipe,
+            recipe=FORMATS[weights].recipe + (HALF_PRECISION if half else ""),
             quality=None,
             head=HeadRecord(target.name, target.tokenizer_sha256, config.tapped_size, config.window),
         )

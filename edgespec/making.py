@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 CUDA_SUFFIX = "-cuda"
 """What the names of bundles end with that are made for a GPU, so that those for the CPU can stand beside them."""
-HALF_PRECISION = ", float16 activations"
-"""What their recipes end with."""
 CATALOG_MAX_KL = 0.01
 CATALOG_MIN_AGREEMENT = 0.97
 KEPT_MAX_KL = 0.01
@@ -157,11 +155,10 @@ class Tools:
         return (self.inspect is None or found.checks is not None) and self.draft in (None, found.draft)
 
     def weights_made(self, bundle: Bundle) -> bool:
-        """Whether the weights of `bundle` are of the format asked for, and for the device: a recipe begins with that
-        format's name and ends with the float type of another profile."""
-        recipe = bundle.manifest.recipe
-        same = recipe.endswith(HALF_PRECISION) == (self.profile == "cuda")
-        return same and (self.weights is None or recipe.startswith(self.weights))
+        """Whether the weights of `bundle` are of the format asked for, with whose name a recipe begins, and for the
+        device."""
+        same = bundle.manifest.half_precision == (self.profile == "cuda")
+        return same and (self.weights is None or bundle.manifest.recipe.startswith(self.weights))
 
 
 def space_needed(size: int, *, checkpoint: bool, inspected: bool) -> int:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from edgespec.bundle import Bundle, ForeignBundle
 from edgespec.errors import ModelError, OutOfMemoryError, UsageError
 from edgespec.runtime.device import DeviceChoice, DeviceKind
+from edgespec.runtime.head import OnnxHead
 from edgespec.runtime.loading import planned_device
 from edgespec.runtime.model import OnnxCausalLM
 from edgespec.runtime.onnx_nodes import operators_and_files
@@ -59,14 +61,29 @@ def open_model(
         bundle.require_plain(operators_and_files(bundle.graph)[1])
         head_size = bundle.head_size
     plan = _Plan(bundle, head_size, beside)
-    device = resources.device
-    kind = planned_device(bundle.graph, device).kind
-    if kind == "cuda" and device == "auto" and plan.positions("cuda", wanted) < min(wanted, _LEAST_CONTEXT):
-        notice(f"{plan.shortage('cuda', wanted)}, so it runs on the CPU")
-        device, kind = "cpu", "cpu"
-    context = plan.context(kind, wanted, asked=resources.context_length is not None, notice=notice)
+    device, context = plan.place(resources.device, wanted, asked=resources.context_length is not None, notice=notice)
     return OnnxCausalLM.open(
         bundle.graph, context_length=context, vocab_size=bundle.vocab_size, device=device, head_size=head_size
+    )
+
+
+def open_head(
+    bundle: Bundle | ForeignBundle,
+    window: int | None,
+    target: Path,
+    resources: Resources,
+    notice: Notice,
+    beside: OnnxCausalLM,
+) -> OnnxHead:
+    """Load a head for the model `beside` it, whose graph is `target`. window: as the head's record has it. It drafts as
+    far as its context reaches, so where memory is short that is as long as fits.
+
+    Raises: ModelError, OutOfMemoryError before anything is loaded.
+    """
+    wanted = resources.context_length or bundle.context_length
+    device, context = _Plan(bundle, None, beside).place(resources.device, wanted, asked=False, notice=notice)
+    return OnnxHead.open(
+        bundle.graph, target, hidden_size=beside.hidden_size, context_length=context, window=window, device=device
     )
 
 
@@ -77,6 +94,14 @@ class _Plan:
     bundle: Bundle | ForeignBundle
     head_size: int | None
     beside: OnnxCausalLM | None
+
+    def place(self, device: DeviceChoice, wanted: int, *, asked: bool, notice: Notice) -> tuple[DeviceChoice, int]:
+        """On which device, and with how long a context. Raises: ModelError, OutOfMemoryError."""
+        kind = planned_device(self.bundle.graph, device).kind
+        if kind == "cuda" and device == "auto" and self.positions("cuda", wanted) < min(wanted, _LEAST_CONTEXT):
+            notice(f"{self.shortage('cuda', wanted)}, so it runs on the CPU")
+            device, kind = "cpu", "cpu"
+        return device, self.context(kind, wanted, asked=asked, notice=notice)
 
     def context(self, kind: DeviceKind, wanted: int, *, asked: bool, notice: Notice) -> int:
         """`wanted`, or what memory holds of it if that is not too little. Raises: OutOfMemoryError."""

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi.onnxruntime_pybind11_state import RuntimeException
 
 from edgespec.runtime.device import Device
+from edgespec.runtime.embeddings import EmbeddingTable, stored_bytes
 from edgespec.runtime.graph_io import read_graph_io
+from edgespec.runtime.head import OnnxHead, read_head_io
 from edgespec.runtime.memory import Memory
 from edgespec.runtime.model import OnnxCausalLM
 from edgespec.runtime.session import open_session
@@ -51,6 +54,27 @@ def open_apart(
         GPU,
         context_length=context_length,
         vocab_size=vocab_size,
+        memory=Memory("cpu", apart=True),
+        reopen=reopen,
+    )
+
+
+def open_head_apart(
+    graph: Path,
+    target: Path,
+    context_length: int,
+    session: Any = None,
+    reopen: Callable[[], ort.InferenceSession] | None = None,
+) -> OnnxHead:
+    session = session or open_session(graph, "cpu")
+    io = read_head_io(session, graph)
+    return OnnxHead(
+        session,
+        io,
+        GPU,
+        embeddings=EmbeddingTable(target, io.embedding),
+        token_ids=np.array(stored_bytes(graph, "token_ids")[0].view("<i8")),
+        context_length=context_length,
         memory=Memory("cpu", apart=True),
         reopen=reopen,
     )

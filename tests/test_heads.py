@@ -60,6 +60,30 @@ def test_from_a_folder_and_it_drafts(store: Store, tmp_path: Path) -> None:
             assert found.tokens == answer(edgespec.open_chat("tiny", draft="none", settings=settings)).tokens
 
 
+def test_a_head_is_made_for_the_device_that_its_model_is_made_for(gguf: Path, store: Store, tmp_path: Path) -> None:
+    pull(str(gguf), store, tools=Tools("int8", force=True, profile="cuda"))
+    bundle = pull_head(str(write_head(tmp_path / "my-head", weights())), "tiny-cuda", store)
+    assert (bundle.name, bundle.manifest.half_precision) == ("my-head-cuda", True)
+    assert "--profile" not in bundle.manifest.pull_command  # the model says it
+    assert store.open("tiny-cuda").manifest.pull_command.endswith("--profile cuda --name tiny-cuda")
+    settings = Settings(Sampling(), max_tokens=20)
+    plain = answer(edgespec.open_chat("tiny-cuda", draft="none", settings=settings))
+    assert answer(edgespec.open_chat("tiny-cuda", draft="my-head-cuda", settings=settings)).tokens == plain.tokens
+
+
+def test_a_head_that_does_not_fit_into_memory_does_not_draft(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pull_head(str(write_head(tmp_path / "my-head", weights())), "tiny", store)
+    free = iter([1 << 30, *[1 << 20] * 9])  # when the model is loaded, and when the head is to be
+    monkeypatch.setattr("edgespec.opening.available_memory", lambda _device: next(free))
+    heard: list[str] = []
+    chat = edgespec.open_chat("tiny", draft="my-head", notice=heard.append)
+    assert chat.draft == "ngram"
+    assert len(heard) == 1
+    assert heard[0].startswith("my-head does not draft, for want of memory: my-head needs 0.1 GB with a context of 128")
+
+
 def test_from_the_hub(store: Store, loopback_hub: FakeHub, tmp_path: Path) -> None:
     folder = write_head(tmp_path / "somewhere", weights(), layout="layers.0")
     loopback_hub.repositories["Some/Head"] = {path.name: path.read_bytes() for path in folder.iterdir()}

@@ -26,6 +26,9 @@ _ADDED = {
 }
 """The versions that it reads, and what each lacks: keys, and what their absence means."""
 
+HALF_PRECISION = ", float16 activations"
+"""What a recipe ends with whose graph computes in float16."""
+
 FILE_NAME = "edgespec.json"
 _MAX_BYTES = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -144,6 +147,11 @@ class Manifest:
         return sum(record.size for record in self.files.values())
 
     @property
+    def half_precision(self) -> bool:
+        """Whether it computes in float16, as GPUs want it."""
+        return self.recipe.endswith(HALF_PRECISION)
+
+    @property
     def pull_command(self) -> str:
         """The command that makes this bundle again."""
         if self.source.kind == "training":
@@ -157,6 +165,8 @@ class Manifest:
             words += ["--keep-layers", format_layers(self.layers)]
         elif self.source.kind != "wheel":  # the catalog says how its own are stored
             words += ["--weights", self.recipe.split()[0].rstrip(":")]
+        if self.head is None and self.half_precision:
+            words += ["--profile", "cuda"]
         if self.name != self.source.reference:
             words += ["--name", self.name]
         return shlex.join(words)

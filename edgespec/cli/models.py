@@ -62,7 +62,7 @@ def pull_command(
 
     if head_of is not None:
         if profile != "cpu":
-            raise UsageError("heads compute on the CPU, for targets on a GPU too: leave out --profile.")
+            raise UsageError("a head is made for the device that its model is made for: leave out --profile.")
         _pull_head(reference, head_of, name, keep_layers, weights)
         return
     layers = None if keep_layers is None else parse_layers(keep_layers)

@@ -114,8 +114,8 @@ class DecoderGraph:
         """Logits for the last rows that `num_logits_to_keep` asks for; its default 0 means all."""
         config, graph = self._config, self._graph
         keep = graph.constant("num_logits_to_keep", 0)
-        # -keep, where 0 is the first row and a start before that is clamped to it. Computed from the count of rows, whose
-        # place is the host, it is there when Slice asks for it; else a GPU's whole queue would have to be waited for.
+        # -keep, where 0 is the first row and a start before that is clamped to it. Taken from the count of rows, which
+        # the host holds, it is there when Slice asks for it: on a GPU all before it would have to be waited for.
         rows = self._attention.rows
         minus = graph.node("Sub", [graph.node("Sub", [rows, keep], "rows_left_out"), rows], "minus_kept")
         start = graph.node("Reshape", [minus, graph.constant("list", [1])], "start")

@@ -113,9 +113,10 @@ class HeadGraph:
         mask = graph.input("attention_mask", TensorProto.INT64, [1, "total_sequence_length"])
         valid = graph.node("ReduceSum", [mask, graph.constant("mask_axis", [1])], "valid", keepdims=0)
         before = graph.node("Sub", [valid, graph.constant("one", [1])], "last_position")
+        width = graph.node("Gather", [graph.node("Shape", [mask], "mask_shape"), graph.constant("column", 1)], "width")
         lengths = [
             graph.node("Cast", [before], "seqlens_k", to=TensorProto.INT32),
-            graph.node("Cast", [graph.node("Squeeze", [valid], "total")], "total_length", to=TensorProto.INT32),
+            graph.node("Cast", [width], "total_length", to=TensorProto.INT32),
         ]
         past, present = ([f"{when}.0.{what}" for what in ("key", "value")] for when in ("past_key_values", "present"))
         for before, after in zip(past, present, strict=True):

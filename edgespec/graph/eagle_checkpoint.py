@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgespec.errors import ModelError
-from edgespec.graph.builder import GraphBuilder
+from edgespec.graph.builder import GraphBuilder, Profile
 from edgespec.graph.checkpoint import open_shards
 from edgespec.graph.eagle import HeadConfig, HeadGraph
 from edgespec.graph.formats import FORMATS, WeightsName
@@ -132,14 +132,17 @@ def _read_config(settings: Settings) -> HeadConfig:
     return config
 
 
-def convert_head(folder: Path, out: Path, *, target_vocab_size: int, weights: WeightsName = "int8") -> HeadConfig:
+def convert_head(
+    folder: Path, out: Path, *, target_vocab_size: int, weights: WeightsName = "int8", profile: Profile = "cpu"
+) -> HeadConfig:
     """Write the head in `folder` as a graph into the directory `out`, made if need be; returns what it is like.
+    `profile`: what it is to compute on, as for `edgespec.graph.convert_gguf`.
 
     Raises: ModelError if it cannot be converted faithfully; OSError if `out` cannot be written.
     """
     checkpoint = EagleCheckpoint(folder, target_vocab_size=target_vocab_size)
     out.mkdir(parents=True, exist_ok=True)
-    with GraphBuilder(out) as graph:
+    with GraphBuilder(out, profile) as graph:
         HeadGraph(graph, checkpoint, checkpoint.config, FORMATS[weights]).build()
         graph.save("eagle3")
     return checkpoint.config

@@ -2,113 +2,187 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+import onnxruntime as ort
 from numpy.typing import NDArray
 
 from edgespec.decoding.passes import PREFILL_CHUNK
-from edgespec.errors import GenerationError, ModelError
+from edgespec.errors import EdgespecError, GenerationError, ModelError
+from edgespec.runtime.device import Device, DeviceChoice
+from edgespec.runtime.embeddings import EmbeddingTable, stored_bytes
 from edgespec.runtime.graph_io import CacheTensor
 from edgespec.runtime.kv_cache import SharedCache
-from edgespec.runtime.memory import Memory
-from edgespec.runtime.onnx_nodes import stored_tensors
-from edgespec.runtime.session import open_session
+from edgespec.runtime.loading import open_on
+from edgespec.runtime.memory import Memory, Traffic
+from edgespec.runtime.model import Reopen
+from edgespec.runtime.session import first_line, open_session
+from edgespec.runtime.states import StateRows
 
-Floats = NDArray[np.float32]
-
-_BLOCK: Final = 32
-_ZERO_POINT: Final = np.float32(128)
 _INPUTS: Final = ("embeds", "hidden_states", "features", "attention_mask", "past_key_values.0.key")
 _OUTPUTS: Final = ("logits", "states", "present.0.key")
 
 
-class EmbeddingTable:
-    """The embeddings of one of our own graphs, mapped: int8 in blocks of 32, where byte b of a block with scale s is
-    (b - 128) * s (see graph.quantize)."""
+@dataclass(frozen=True, slots=True)
+class HeadIO:
+    """What the graph of a head takes and gives. Counts of floats: of the target's embedding, of its hidden states, of
+    the head's own, of the logits. dtype: of all of them."""
 
-    def __init__(self, graph: Path, width: int) -> None:
-        """width: floats of an embedding. Raises: ModelError if the graph keeps them in another way."""
-        weights, scales = _stored(graph, "embedding.weight", "embedding.scales")
-        scale = len(scales) * _BLOCK // max(len(weights), 1)  # bytes of one: float32, or float16 for CUDA
-        if (
-            width % _BLOCK
-            or len(weights) % width
-            or scale not in (2, 4)
-            or len(weights) * scale != len(scales) * _BLOCK
-        ):
-            raise ModelError(f"{graph} has no embeddings that a head could share; pull the model again.")
-        self._bytes = weights.reshape(-1, width // _BLOCK, _BLOCK)
-        self._scales = scales.view(f"<f{scale}").reshape(-1, width // _BLOCK, 1)
+    embedding: int
+    tapped: int
+    own: int
+    vocab: int
+    dtype: np.dtype[Any]
+    cache: tuple[CacheTensor, ...]
 
-    def rows(self, ids: Sequence[int]) -> Floats:
-        """float32 [len(ids), width]."""
-        at = list(ids)
-        scales = self._scales[at].astype(np.float32, copy=False)
-        return ((self._bytes[at].astype(np.float32) - _ZERO_POINT) * scales).reshape(len(at), -1)
+
+def read_head_io(session: ort.InferenceSession, graph: Path) -> HeadIO:
+    """Describe a loaded graph. Raises: ModelError if it is no head."""
+    values = {value.name: value for value in (*session.get_inputs(), *session.get_outputs())}
+    if not values.keys() >= {*_INPUTS, *_OUTPUTS}:
+        raise ModelError(f"{graph} is no head that can draft here; pull it again.")
+    embedding, tapped, own, vocab = (int(values[name].shape[-1]) for name in (*_INPUTS[:3], "logits"))
+    dtype = np.dtype(np.float16 if values["embeds"].type == "tensor(float16)" else np.float32)
+    _, heads, _, size = values["past_key_values.0.key"].shape
+    names = [(f"past_key_values.0.{kind}", f"present.0.{kind}") for kind in ("key", "value")]
+    cache = tuple(CacheTensor(past, present, int(heads), int(size), dtype) for past, present in names)
+    return HeadIO(embedding, tapped, own, vocab, dtype, cache)
 
 
 class OnnxHead:
     """Drives the graph of edgespec.graph.eagle; see decoding.drafters.eagle.Head. Not thread-safe.
 
-    target: the target's graph, whose embeddings are used. hidden_size: floats of its hidden states. window: how many
-    rows a row attends to.
+    embeddings: the target's. token_ids: the target's token for each of the head's, int64 [vocab]. window: how many rows
+    a row attends to. memory: where its cache and its own states are; the target's it reads where they are, if that is
+    there. reopen: makes a session for the host, for when a device fails: the pass fails, the head begins anew there,
+    and `on_move` hears why.
     """
 
     def __init__(
-        self, graph: Path, target: Path, *, hidden_size: int, context_length: int, window: int | None = None
+        self,
+        session: ort.InferenceSession,
+        io: HeadIO,
+        device: Device,
+        *,
+        embeddings: EmbeddingTable,
+        token_ids: NDArray[np.int64],
+        context_length: int,
+        window: int | None = None,
+        memory: Memory | None = None,
+        reopen: Reopen | None = None,
     ) -> None:
-        """Raises: ModelError if `graph` cannot be loaded or is no head for this target, OutOfMemoryError."""
-        self._session = session = open_session(graph, "cpu")
-        shapes = {value.name: value.shape for value in (*session.get_inputs(), *session.get_outputs())}
-        if not shapes.keys() >= {*_INPUTS, *_OUTPUTS}:
-            raise ModelError(f"{graph} is no head that can draft here; pull it again.")
-        width, tapped, own = (int(shapes[name][-1]) for name in _INPUTS[:3])
-        if tapped != hidden_size:
+        self._io, self._embeddings, self._reopen = io, embeddings, reopen
+        self.token_ids, self.context_length, self.window = token_ids, context_length, window
+        self.on_move: Callable[[str], None] = lambda _reason: None
+        self._logits = np.zeros((1, 1, io.vocab), io.dtype)
+        self._place(session, device, memory or Memory(device.kind))
+
+    @classmethod
+    def open(
+        cls,
+        graph: Path,
+        target: Path,
+        *,
+        hidden_size: int,
+        context_length: int,
+        window: int | None = None,
+        device: DeviceChoice = "cpu",
+    ) -> OnnxHead:
+        """Load a head. target: the target's graph, whose embeddings are used. hidden_size: floats of its hidden states.
+
+        Raises: ModelError if `graph` cannot be loaded or is no head for this target, OutOfMemoryError.
+        """
+        session, chosen = open_on(graph, device)
+        io = read_head_io(session, graph)
+        if io.tapped != hidden_size:
             raise ModelError(
-                f"{graph.parent.name} reads {tapped} floats of each hidden state and the model shows {hidden_size}; "
+                f"{graph.parent.name} reads {io.tapped} floats of each hidden state and the model shows {hidden_size}; "
                 "use the head of this very model."
             )
-        self._embeddings = EmbeddingTable(target, width)
-        self.context_length, self.window, self.length = context_length, window, 0
-        self.token_ids: NDArray[np.int64] = np.array(_stored(graph, "token_ids")[0].view("<i8"))
-        heads, size = int(shapes["past_key_values.0.key"][1]), int(shapes["past_key_values.0.key"][3])
-        names = [(f"past_key_values.0.{kind}", f"present.0.{kind}") for kind in ("key", "value")]
-        cache = [CacheTensor(past, present, heads, size, np.dtype(np.float32)) for past, present in names]
-        self._binding = session.io_binding()
-        SharedCache(cache, context_length, Memory()).bind(self._binding, 0, 0)
-        self._mask = np.ones(context_length, np.int64)
-        self._logits = np.zeros(int(shapes["logits"][-1]), np.float32)
-        self._states = np.zeros((PREFILL_CHUNK, own), np.float32)
-        self._feature, self._nothing = np.zeros((1, own), np.float32), np.zeros((1, tapped), np.float32)
-        self._binding.bind_output("logits", "cpu", 0, np.float32, [1, 1, self._logits.size], self._logits.ctypes.data)
-        if len(self.token_ids) != self._logits.size:
+        token_ids: NDArray[np.int64] = np.array(stored_bytes(graph, "token_ids")[0].view("<i8"))
+        if len(token_ids) != io.vocab:
             raise ModelError(f"{graph} does not name its tokens; pull it again.")
+        return cls(
+            session,
+            io,
+            chosen,
+            embeddings=EmbeddingTable(target, io.embedding),
+            token_ids=token_ids,
+            context_length=context_length,
+            window=window,
+            reopen=partial(open_session, graph, "cpu") if chosen.kind != "cpu" else None,
+        )
 
-    def forward(self, ids: Sequence[int], states: Floats | None) -> Floats:
+    def _place(self, session: ort.InferenceSession, device: Device, memory: Memory) -> None:
+        """Compute with this session, from the first row on."""
+        io = self._io
+        self.device, self._memory, self._session, self.length = device, memory, session, 0
+        self._binding = session.io_binding()
+        SharedCache(io.cache, self.context_length, memory).bind(self._binding, 0, 0)
+        self._mask = memory.place(np.ones(self.context_length, np.int64))
+        self._nothing = memory.place(np.zeros(max(io.tapped, io.own), io.dtype))
+        self._reserve(PREFILL_CHUNK)
+
+    def _reserve(self, rows: int) -> None:
+        """Two buffers for the head's own states take turns: a pass reads a row of one and writes the other."""
+        self._capacity = rows
+        self._own = [self._memory.place(np.zeros(rows * self._io.own, self._io.dtype)) for _ in range(2)]
+        self._last_row = 0
+
+    @property
+    def traffic(self) -> Traffic:
+        """What crossed the bus, but for hidden states that the target had to fetch."""
+        return self._memory.traffic
+
+    def forward(self, ids: Sequence[int], states: StateRows | None) -> NDArray[np.float32]:
         n, total = len(ids), self.length + len(ids)
-        embeds = self._embeddings.rows(ids)
-        if n > len(self._states):
-            self._states = np.zeros((n, self._states.shape[1]), np.float32)
-        if states is None:
-            self._bind("hidden_states", self._nothing, 0)
-            self._bind("features", self._feature, 1)
-        else:
-            self._bind("hidden_states", states, n)
-            self._bind("features", self._feature, 0)
-        self._bind("embeds", embeds, n)
-        self._binding.bind_input("attention_mask", "cpu", 0, np.int64, [1, total], self._mask.ctypes.data)
-        shape = [1, n, self._states.shape[1]]
-        self._binding.bind_output("states", "cpu", 0, np.float32, shape, self._states.ctypes.data)
+        if n > self._capacity:
+            self._reserve(n)
         try:
-            self._session.run_with_iobinding(self._binding)
+            alive = self._bind(ids, states, total)
+            self._memory.run(self._session, self._binding)
+            del alive
+        except GenerationError:
+            raise  # of the target, which has moved or will
         except Exception as e:  # ONNX Runtime raises classes of its own that share no base but Exception
-            raise GenerationError(f"A pass of the head over {n} tokens failed: {e}") from e
-        self.length = total
-        self._feature[:] = self._states[n - 1]
-        return self._logits
+            raise self._failed(n, e) from e
+        self.length, self._last_row = total, n - 1
+        self._own.reverse()
+        return self._logits[0, 0].astype(np.float32, copy=False)
+
+    def _bind(self, ids: Sequence[int], states: StateRows | None, total: int) -> list[Any]:
+        """Returns what has to live until the pass is over."""
+        n, io, memory, binding = len(ids), self._io, self._memory, self._binding
+        embeds = self._embeddings.rows(ids).astype(io.dtype, copy=False)
+        memory.send(binding, "embeds", embeds, [1, n, io.embedding])
+        memory.bind_input(binding, "attention_mask", self._mask, np.int64, [1, total])
+        alive: list[Any] = [embeds]
+        if states is None:
+            memory.bind_input(binding, "hidden_states", self._nothing, io.dtype, [1, 0, io.tapped])
+            skip = self._last_row * io.own * io.dtype.itemsize
+            memory.bind_input(binding, "features", self._own[0], io.dtype, [1, 1, io.own], skip)
+        else:
+            alive.append(states.bind(binding, "hidden_states", memory, io.dtype))
+            memory.bind_input(binding, "features", self._nothing, io.dtype, [1, 0, io.own])
+        memory.bind_output(binding, "states", self._own[1], io.dtype, [1, n, io.own])
+        memory.fetch(binding, "logits", self._logits, self._logits.shape)
+        return alive
+
+    def _failed(self, rows: int, cause: Exception) -> GenerationError:
+        error = GenerationError(f"A pass of the head over {rows} tokens failed: {first_line(cause)}")
+        if self._reopen is not None:
+            reopen, self._reopen = self._reopen, None
+            reason = f"{self.device.kind} failed ({error})"
+            with suppress(EdgespecError):  # without memory for that, it is as silent as any head that fails
+                self._place(reopen(), Device("cpu", reason), Memory())
+                self.on_move(reason)
+        return error
 
     def rewind(self, length: int) -> None:
         if not 0 <= length <= self.length:
@@ -119,18 +193,3 @@ class OnnxHead:
         if not self.length <= length <= self.context_length:
             raise ValueError(f"cannot skip to {length}: the cache holds {self.length} rows")
         self.length = length
-
-    def _bind(self, name: str, values: Floats, rows: int) -> None:
-        """Bound by address: `values` must live until the pass is over."""
-        shape = [1, rows, values.shape[-1]]
-        self._binding.bind_input(name, "cpu", 0, np.float32, shape, values.ctypes.data)
-
-
-def _stored(graph: Path, *names: str) -> list[NDArray[np.uint8]]:
-    """The bytes of each of these weights, mapped; none of one that is not in a file of its own."""
-    found = stored_tensors(graph, *names)
-    places = [found.get(name, ("", 0, 0)) for name in names]
-    return [
-        np.memmap(graph.parent / file, np.uint8, "r", start, (size,)) if size else np.zeros(0, np.uint8)
-        for file, start, size in places
-    ]

@@ -22,7 +22,7 @@ from edgespec.runtime.kv_cache import SharedCache, make_cache
 from edgespec.runtime.loading import open_on
 from edgespec.runtime.memory import Memory, Traffic
 from edgespec.runtime.session import first_line, open_session
-from edgespec.runtime.states import HiddenStates
+from edgespec.runtime.states import HiddenStates, StateRows
 from edgespec.runtime.tail import Tail, TailRows
 
 _NO_TREE: Final = np.full(1, -1, np.int64), np.zeros((1, 1), np.float32)
@@ -273,9 +273,11 @@ class OnnxCausalLM:
         """See decoding.drafters.eagle.TappedLM; 0 for a graph without hidden states."""
         return self._io.hidden_size
 
-    def hidden_states(self, start: int, end: int) -> NDArray[np.float32]:
-        """See decoding.drafters.eagle.TappedLM."""
-        return np.zeros((0, 0), np.float32) if self._states is None else self._states.read(start, end)
+    def hidden_states(self, start: int, end: int) -> StateRows:
+        """See decoding.drafters.eagle.TappedLM. Raises: ModelError for a graph without hidden states."""
+        if self._states is None:
+            raise ModelError("this model's graph shows no hidden states, so no head can draft for it; pull it again.")
+        return StateRows(self._states, start, end)
 
     def _bind_input(self, name: str, values: NDArray[np.int64], shape: list[int]) -> None:
         self._memory.send(self._binding, name, values, shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -38,10 +39,45 @@ class HiddenStates:
             return self._host[start:end].astype(np.float32, copy=False)
         rows = np.zeros((1, end - start, self._size), self._dtype)
         if end > start:
-            binding = self._fetching.binding
-            self._memory.bind_input(binding, "there", self._value, self._dtype, rows.shape, self._skip(start))
+            self.show(self._fetching.binding, "there", start, end)
             self._fetching.run({}, {"here": rows})
         return rows[0].astype(np.float32)
 
+    def lie_in(self, memory: Memory, dtype: np.dtype[Any]) -> bool:
+        """Whether a session whose tensors are there, of that type, can read them where they are."""
+        here = self._memory
+        return (here.device, here.apart, self._dtype) == (memory.device, memory.apart, dtype)
+
+    def show(self, binding: Any, name: str, start: int, end: int) -> None:
+        """Make `binding` read those of these positions where they are."""
+        shape = [1, end - start, self._size]
+        self._memory.bind_input(binding, name, self._value, self._dtype, shape, self._skip(start))
+
     def _skip(self, positions: int) -> int:
         return positions * self._size * self._dtype.itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class StateRows:
+    """The states of the positions from `start` to `end`, wherever they are; valid until the next pass."""
+
+    states: HiddenStates
+    start: int
+    end: int
+
+    def __len__(self) -> int:
+        return self.end - self.start
+
+    def read(self) -> NDArray[np.float32]:
+        """float32 [rows, size], in the host's memory. Raises: GenerationError."""
+        return self.states.read(self.start, self.end)
+
+    def bind(self, binding: Any, name: str, memory: Memory, dtype: np.dtype[Any]) -> NDArray[Any] | None:
+        """Make the input `name` of a session in `memory` read them, without a copy if they lie there. Returns what has
+        to live until that session has run, if anything. Raises: GenerationError."""
+        if self.states.lie_in(memory, dtype):
+            self.states.show(binding, name, self.start, self.end)
+            return None
+        rows = self.read().astype(dtype, copy=False)
+        memory.send(binding, name, rows, [1, *rows.shape])
+        return rows

@@ -200,7 +200,7 @@ def test_the_hidden_states_for_heads_are_transformers(name: str, tmp_path: Path)
     for start, end in pairwise([0, 20, 21, 25, len(IDS)]):
         model.forward(IDS[start:end])
     expected = np.concatenate([states[tap][0].numpy() for tap in (2, 4, 5)], axis=-1)
-    np.testing.assert_allclose(model.hidden_states(0, len(IDS)), expected, atol=1e-3, rtol=1e-4)
+    np.testing.assert_allclose(model.hidden_states(0, len(IDS)).read(), expected, atol=1e-3, rtol=1e-4)
 
 
 def test_long_rope_goes_by_the_context_that_the_cache_has_room_for(tmp_path: Path) -> None:

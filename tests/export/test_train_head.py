@@ -120,7 +120,9 @@ def test_the_targets_arithmetic_is_the_graphs(tmp_path: Path) -> None:
         x, taps = model.forward(torch.tensor([text]), model.new_cache(1, 50), 0, None, model.config.taps)
         logits = model.logits(x)[0].numpy()
     np.testing.assert_allclose(graph.forward(text), logits, atol=1e-3)
-    np.testing.assert_allclose(graph.hidden_states(0, 50), torch.cat(taps, dim=-1)[0].numpy(), atol=1e-3, rtol=1e-4)
+    np.testing.assert_allclose(
+        graph.hidden_states(0, 50).read(), torch.cat(taps, dim=-1)[0].numpy(), atol=1e-3, rtol=1e-4
+    )
 
 
 def test_the_loss_and_its_slopes_are_those_of_the_formula() -> None:

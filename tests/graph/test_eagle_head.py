@@ -19,8 +19,11 @@ from edgespec.decoding.sampling import Sampler, Sampling
 from edgespec.errors import ModelError
 from edgespec.graph import convert_gguf
 from edgespec.graph.eagle_checkpoint import convert_head
-from edgespec.runtime.head import EmbeddingTable, OnnxHead
+from edgespec.runtime.embeddings import EmbeddingTable
+from edgespec.runtime.head import OnnxHead
+from edgespec.runtime.memory import Memory
 from edgespec.runtime.model import OnnxCausalLM
+from edgespec.runtime.states import HiddenStates, StateRows
 
 Floats = NDArray[np.float32]
 PROMPT = [(i * 37 + 5) % TARGET_VOCAB for i in range(40)]
@@ -40,7 +43,7 @@ def open_target(graph: Path) -> OnnxCausalLM:
 
 def open_head(folder: Path, target: Path, window: int | None = None) -> OnnxHead:
     graph = folder / "graph" / "model.onnx"
-    return OnnxHead(graph, target, hidden_size=3 * HIDDEN, context_length=CONTEXT, window=window)
+    return OnnxHead.open(graph, target, hidden_size=3 * HIDDEN, context_length=CONTEXT, window=window)
 
 
 class Compared:
@@ -55,12 +58,13 @@ class Compared:
     def length(self) -> int:
         return self._head.length
 
-    def forward(self, ids: Sequence[int], states: Floats | None) -> Floats:
+    def forward(self, ids: Sequence[int], states: StateRows | None) -> Floats:
         self._reference.rewind(self._head.length)
+        shown = None if states is None else states.read()
         logits = self._head.forward(ids, states)
         expected = np.zeros(0)
         for i, row in enumerate(self._table.rows(ids)):
-            expected = self._reference.row(row, None if states is None else states[i])
+            expected = self._reference.row(row, None if shown is None else shown[i])
         self.worst = max(self.worst, float(np.abs(logits - expected).max()))
         self.largest = max(self.largest, float(np.abs(expected).max()))
         self.drafted += states is None
@@ -111,10 +115,12 @@ def test_int8_stays_close(target: Path, tmp_path: Path) -> None:
     folder = write_head(tmp_path, made)
     convert_head(folder, folder / "graph", target_vocab_size=TARGET_VOCAB)
     head, reference, table = open_head(folder, target), NumpyHead(made), EmbeddingTable(target, HIDDEN)
-    states = np.random.default_rng(0).normal(size=(10, 3 * HIDDEN)).astype(np.float32)
+    shown = HiddenStates(Memory(), 10, 3 * HIDDEN, np.dtype(np.float32))
+    states = shown.read(0, 10)
+    states[:] = np.random.default_rng(0).normal(size=states.shape)
     ids = PROMPT[:10]
     expected = [reference.row(row, state) for row, state in zip(table.rows(ids), states, strict=True)][-1]
-    assert np.square(head.forward(ids, states) - expected).mean() < 0.02 * expected.var()
+    assert np.square(head.forward(ids, StateRows(shown, 0, 10)) - expected).mean() < 0.02 * expected.var()
     assert head.token_ids.tolist() == TOKEN_IDS.tolist()
 
 
@@ -141,8 +147,8 @@ def test_hidden_states_are_kept_by_position(target: Path) -> None:
         steps.forward([7, 8, 9])
         steps.rewind(end)
     steps.forward(PROMPT[30:])
-    assert np.array_equal(whole.hidden_states(0, 40), steps.hidden_states(0, 40))
-    assert len(np.unique(whole.hidden_states(0, 40)[:, 0])) > 30
+    assert np.array_equal(whole.hidden_states(0, 40).read(), steps.hidden_states(0, 40).read())
+    assert len(np.unique(whole.hidden_states(0, 40).read()[:, 0])) > 30
 
 
 def test_a_model_of_few_layers_shows_none(tmp_path: Path) -> None:
@@ -155,9 +161,9 @@ def test_a_head_of_another_model_is_refused(target: Path, tmp_path: Path) -> Non
     convert_head(folder, folder / "graph", target_vocab_size=TARGET_VOCAB)
     graph = folder / "graph" / "model.onnx"
     with pytest.raises(ModelError, match="reads 192 floats of each hidden state and the model shows 0"):
-        OnnxHead(graph, target, hidden_size=0, context_length=CONTEXT)
+        OnnxHead.open(graph, target, hidden_size=0, context_length=CONTEXT)
     with pytest.raises(ModelError, match="no head"):
-        OnnxHead(target, target, hidden_size=192, context_length=CONTEXT)
+        OnnxHead.open(target, target, hidden_size=192, context_length=CONTEXT)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from edgespec.errors import GenerationError
 from edgespec.graph import convert_gguf
 from edgespec.graph.builder import Profile
 from edgespec.graph.synthetic import write_synthetic
-from edgespec.runtime.head import EmbeddingTable
+from edgespec.runtime.embeddings import EmbeddingTable
 from edgespec.runtime.memory import Memory
 from edgespec.runtime.model import OnnxCausalLM
 from edgespec.runtime.session import open_session
@@ -231,11 +231,11 @@ def test_hidden_states_stay_there_until_a_head_reads_them(tapped: dict[Profile, 
         each.forward_rows([3, 1, 4], 1, lone=False)
     assert model.traffic.to_host == 0
     for start, end in ((0, 15), (11, 14), (5, 5)):
-        states = model.hidden_states(start, end)
+        states = model.hidden_states(start, end).read()
         assert (states.dtype, states.shape) == (np.float32, (end - start, 3 * 64))
-        np.testing.assert_array_equal(states, host.hidden_states(start, end))
+        np.testing.assert_array_equal(states, host.hidden_states(start, end).read())
     assert model.traffic.to_host == 2 * 3 * 64 * (15 + 3)
-    assert np.unique(model.hidden_states(0, 15)[:, 0]).size > 10
+    assert np.unique(model.hidden_states(0, 15).read()[:, 0]).size > 10
 
 
 def test_a_head_shares_the_embeddings_of_a_graph_in_half_precision(tapped: dict[Profile, Path]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +22,13 @@ from edgespec.decoding.protocols import CausalLM, Draft, Worth, always
 from edgespec.decoding.sampling import Sampler
 from edgespec.errors import GenerationError
 
-States = NDArray[np.float32]
-"""What the target made of some positions: float32 [positions, hidden_size]."""
+States = TypeVar("States")
+"""What the target made of some positions. What that is, and in whose memory, is between a target and its head."""
+Shown = TypeVar("Shown", covariant=True)
+Read = TypeVar("Read", contravariant=True)
 
 
-class TappedLM(CausalLM, Protocol):
+class TappedLM(CausalLM, Protocol[Shown]):
     """A language model that shows its hidden states."""
 
     @property
@@ -34,12 +36,12 @@ class TappedLM(CausalLM, Protocol):
         """Floats for a position."""
         ...
 
-    def hidden_states(self, start: int, end: int) -> States:
+    def hidden_states(self, start: int, end: int) -> Shown:
         """Of these cached positions; valid until the next pass."""
         ...
 
 
-class Head(Protocol):
+class Head(Protocol[Read]):
     """A head with its own KV cache, of `length` rows. Rows behind that are garbage."""
 
     @property
@@ -58,7 +60,7 @@ class Head(Protocol):
     @property
     def length(self) -> int: ...
 
-    def forward(self, ids: Sequence[int], states: States | None) -> NDArray[np.float32]:
+    def forward(self, ids: Sequence[int], states: Read | None) -> NDArray[np.float32]:
         """Add a row for each of `states`, with the token behind it; None: one row, on the state of the last one.
         Returns the logits of the last row, float32 [vocab], valid until the next call.
 
@@ -75,7 +77,7 @@ class Head(Protocol):
         ...
 
 
-class EagleDrafter:
+class EagleDrafter(Generic[States]):
     """Drafts with `head` from what `target` shows: the likeliest token when greedy, else a sample from the head's
     distribution after the transforms, which is zero for tokens that the head does not know.
 
@@ -86,7 +88,7 @@ class EagleDrafter:
     usual = USUAL
     upfront = False
 
-    def __init__(self, target: TappedLM, head: Head, name: str = "eagle") -> None:
+    def __init__(self, target: TappedLM[States], head: Head[States], name: str = "eagle") -> None:
         self.name = name
         self._target, self._head = target, head
 
