@@ -1,17 +1,24 @@
 """Runs inside the peer's own virtual environment: onnxruntime-genai's loop over our graph, one JSON line per prompt.
 
-argv: the model directory, tokens per answer. stdin: {"ids": [...]}. stdout: {"tokens": [...], "ms": decoding time}.
+argv: the model directory, tokens per answer. stdout: its versions. stdin: {"ids": [...]}. stdout: {"tokens": [...],
+"ms": decoding time}.
 """
 
+import contextlib
 import json
 import sys
 import time
 
+import onnxruntime  # pyright: ignore[reportMissingTypeStubs]
 import onnxruntime_genai as og  # pyright: ignore[reportMissingImports]
 
 
 def main() -> None:
+    with contextlib.redirect_stdout(sys.stderr):  # it prints what it does not find
+        onnxruntime.preload_dlls()  # the libraries of CUDA that were installed beside it, if any
     model, count = og.Model(sys.argv[1]), int(sys.argv[2])
+    sys.stdout.write(json.dumps(f"{og.__version__}, ONNX Runtime {onnxruntime.__version__}") + "\n")
+    sys.stdout.flush()
     for line in sys.stdin:
         ids = json.loads(line)["ids"]
         parameters = og.GeneratorParams(model)

@@ -1,13 +1,8 @@
-"""Plain greedy decoding against onnxruntime-genai's own loop: the same graph, prompts and threads, in turn.
-
-The peer gets a virtual environment of its own, because it needs `onnxruntime`, which cannot stand beside
-`onnxruntime-gpu`. Speeds are tokens after the first over the time since the first, for both.
-"""
+"""Plain greedy decoding against onnxruntime-genai's own loop: the same graph, prompts and threads, in turn."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import statistics
 import subprocess
@@ -15,12 +10,12 @@ import sys
 import tempfile
 import venv
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 from benchmarks.common import prompt_ids
+from benchmarks.genai import PACKAGES, Peer, Timed, describe
 from edgespec.benchmark import read_prompts
 from edgespec.bundle import Bundle, default_store
 from edgespec.decoding.passes import prefill
@@ -29,19 +24,9 @@ from edgespec.decoding.sampling import Sampler, Sampling
 from edgespec.engine import Resources, open_model
 from edgespec.runtime.model import OnnxCausalLM
 from edgespec.runtime.session import use_threads
+from edgespec.shapes import find_shape
 
-PEER = "onnxruntime-genai==0.18.*"
 CONTEXT = 4096
-
-
-@dataclass(frozen=True)
-class Timed:
-    tokens: list[int]
-    ms: float
-
-    @property
-    def speed(self) -> float:
-        return (len(self.tokens) - 1) / self.ms * 1e3
 
 
 def main() -> None:
@@ -56,25 +41,22 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         python = peer_python(options.venv or Path(directory, "venv"))
         folder = peer_model(bundle, Path(directory, "model"), threads)
-        worker = [str(python), str(Path(__file__).with_name("genai_worker.py")), str(folder), str(options.tokens)]
-        with subprocess.Popen(worker, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as peer:
+        with Peer(python, folder, options.tokens) as peer:
             compare(bundle, peer, prompt_ids(bundle, read_prompts(options.prompts, options.limit)), options.tokens)
-            assert peer.stdin is not None
-            peer.stdin.close()
 
 
-def compare(bundle: Bundle, peer: subprocess.Popen[str], prompts: Sequence[list[int]], tokens: int) -> None:
+def compare(bundle: Bundle, peer: Peer, prompts: Sequence[list[int]], tokens: int) -> None:
     model = open_model(bundle, Resources(CONTEXT))
     ours(model, prompts[0], 8, bundle)
-    theirs(peer, prompts[0])
+    peer.answer(prompts[0])
     ratios: list[float] = []
     speeds: list[tuple[float, float]] = []
     same = 0
     for i, ids in enumerate(prompts):
         if i % 2:
-            b, a = theirs(peer, ids), ours(model, ids, tokens, bundle)
+            b, a = peer.answer(ids), ours(model, ids, tokens, bundle)
         else:
-            a, b = ours(model, ids, tokens, bundle), theirs(peer, ids)
+            a, b = ours(model, ids, tokens, bundle), peer.answer(ids)
         if min(len(a.tokens), len(b.tokens)) < 16:
             continue
         same += a.tokens == b.tokens
@@ -102,20 +84,11 @@ def ours(model: OnnxCausalLM, ids: Sequence[int], tokens: int, bundle: Bundle) -
     return Timed(history[len(ids) :], (last - first) * 1e3)
 
 
-def theirs(peer: subprocess.Popen[str], ids: Sequence[int]) -> Timed:
-    assert peer.stdin is not None
-    assert peer.stdout is not None
-    peer.stdin.write(json.dumps({"ids": list(ids)}) + "\n")
-    peer.stdin.flush()
-    reply: dict[str, Any] = json.loads(peer.stdout.readline())
-    return Timed(reply["tokens"], reply["ms"])
-
-
 def peer_python(folder: Path) -> Path:
     python = folder / "bin" / "python"
     if not python.exists():
         venv.create(folder, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", PEER], check=True, stdout=sys.stderr)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", PACKAGES["cpu"]], check=True, stdout=sys.stderr)
     return python
 
 
@@ -124,39 +97,9 @@ def peer_model(bundle: Bundle, folder: Path, threads: int) -> Path:
     folder.mkdir()
     for name in ("model.onnx", "model.onnx.data"):
         shutil.copyfile(bundle.directory / name, folder / name)
-    m = bundle.manifest
-    config = {
-        "model": {
-            "bos_token_id": 1,
-            "eos_token_id": m.eos_ids[0],
-            "pad_token_id": m.eos_ids[0],
-            "context_length": m.context_length,
-            "type": "llama",
-            "vocab_size": m.vocab_size,
-            "decoder": {
-                "session_options": {"intra_op_num_threads": threads, "provider_options": []},
-                "filename": "model.onnx",
-                "head_size": 64,
-                "hidden_size": 576,
-                "num_attention_heads": 9,
-                "num_hidden_layers": len(m.layers),
-                "num_key_value_heads": 3,
-                "inputs": {
-                    "input_ids": "input_ids",
-                    "attention_mask": "attention_mask",
-                    "past_key_names": "past_key_values.%d.key",
-                    "past_value_names": "past_key_values.%d.value",
-                },
-                "outputs": {
-                    "logits": "logits",
-                    "present_key_names": "present.%d.key",
-                    "present_value_names": "present.%d.value",
-                },
-            },
-        },
-        "search": {"past_present_share_buffer": True, "max_length": CONTEXT, "do_sample": False},
-    }
-    (folder / "genai_config.json").write_text(json.dumps(config), encoding="utf-8")
+    m, config = bundle.manifest, find_shape("smollm2-135m").config
+    shape = replace(config, vocab_size=m.vocab_size, context_length=m.context_length)
+    describe(folder, shape, m.eos_ids[0], "cpu", threads, CONTEXT)
     return folder
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from edgespec.bundle import default_store
 from edgespec.decoding.passes import prefill
 from edgespec.decoding.protocols import Draft, Fixed, Worth, always
 from edgespec.decoding.rounds import generate
@@ -21,11 +23,18 @@ from edgespec.runtime.graph_io import read_graph_io
 from edgespec.runtime.memory import Memory
 from edgespec.runtime.model import OnnxCausalLM
 from edgespec.runtime.session import USUAL, CudaOptions, open_session
+from edgespec.shapes import find_shape
 
 TEXT = 40
 """Tokens of the prompt that answers begin with."""
 DRAFT = 4
 """Draft length."""
+TINY = "layers=8,hidden=256,ffn=512,heads=4,kv_heads=2,head_size=64,vocab=512"
+"""What stands for every shape in a dry run; the fewest layers that a head can read."""
+CLOSE = 2e-3
+"""Mean square difference to the CPU, as a share of the logits' variance: half precision on both sides."""
+_SECONDS_A_LAYER = 1.5
+"""More than random weights of a layer of the large shape take to write."""
 
 
 class NoTimeError(Exception):
@@ -59,12 +68,14 @@ class Section:
 
 @dataclass(slots=True)
 class Bench:
-    """device: where models run; small: tiny shapes; model: a bundle's name; deadline: of the section that runs."""
+    """device: where models run; small: tiny shapes; model: a bundle's name; genai: the Python of an environment with
+    onnxruntime-genai; deadline: of the section that runs."""
 
     device: DeviceKind
     small: bool
     scratch: Path
     model: str
+    genai: Path | None = None
     deadline: float = 0.0
 
     def require_time(self) -> None:
@@ -74,11 +85,41 @@ class Bench:
 
     def write(self, config: DecoderConfig, weights: SyntheticFormat, profile: Profile = "cuda") -> Path:
         """A graph of that shape with random weights."""
-        folder = self.scratch / f"{config.architecture}-{len(config.layers)}-{weights}-{profile}"
+        tied = "tied" if config.tied else "untied"
+        folder = self.scratch / f"{config.architecture}-{len(config.layers)}-{tied}-{weights}-{profile}"
         if not folder.exists():
-            folder.mkdir()
-            write_synthetic(config, folder, weights, profile)
+            unfinished = Path(tempfile.mkdtemp(dir=self.scratch))
+            write_synthetic(config, unfinished, weights, profile)
+            unfinished.rename(folder)
         return folder / "model.onnx"
+
+    def default(self) -> tuple[Path, int, bool]:
+        """The default model's graph for this device, how many tokens it knows, and whether the weights are its own;
+        where it is not here, they are random."""
+        store = default_store()
+        if not self.small and self.model in store.names():
+            bundle = store.get(self.model)
+            return bundle.graph, bundle.vocab_size, True
+        config = find_shape(TINY if self.small else "smollm2-135m").config
+        return self.write(config, "int8"), config.vocab_size, False
+
+    def large(self) -> tuple[Path, DecoderConfig]:
+        """The graph of 4B parameters in int4 and its shape; of fewer layers, if there is no time to write them all.
+
+        Raises: NoTimeError.
+        """
+        config = find_shape(TINY if self.small else "4B").config
+        written = sorted(self.scratch.glob(f"{config.architecture}-*-int4-cuda"))
+        layers = int(written[0].name.split("-")[1]) if written else self._affordable(config)
+        config = shrunk(config, layers)
+        return self.write(config, "int4"), config
+
+    def _affordable(self, config: DecoderConfig) -> int:
+        """How many layers can be written in half of the time that is left."""
+        layers = min(int((self.deadline - perf_counter()) / 2 / _SECONDS_A_LAYER), len(config.layers))
+        if layers < 1:
+            raise NoTimeError
+        return layers
 
     def open(self, graph: Path, vocab: int, context: int = 512, cuda: CudaOptions = USUAL) -> OnnxCausalLM:
         """On the device; should that fail, on the host from then on."""

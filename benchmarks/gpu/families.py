@@ -12,6 +12,8 @@ _TURNS = tuple(frequencies(10_000.0, _HEAD).tolist())
 _ROTARY = Rotary(_TURNS)
 _PLAIN = (LayerConfig(_ROTARY),) * _LAYERS
 _WINDOWS = (LayerConfig(_ROTARY, 32), LayerConfig(_ROTARY)) * (_LAYERS // 2)
+_PARTIAL = Rotary(_TURNS[:24], long_frequencies=_TURNS[8:], short_context=64)
+"""Three quarters of a head turn, as Phi-4-mini's do."""
 _LONG = Rotary(_TURNS, long_frequencies=tuple(turn / 8 for turn in _TURNS), short_context=64)
 
 _LLAMA = DecoderConfig(
@@ -53,6 +55,7 @@ FAMILIES = (
         logit_scale=0.25,
     ),
     replace(_LLAMA, architecture="phi3", layers=(LayerConfig(_LONG),) * _LAYERS),
+    replace(_LLAMA, architecture="phi4", layers=(LayerConfig(_PARTIAL),) * _LAYERS),
     _GEMMA2,
     replace(_GEMMA2, architecture="gemma3", attention_softcap=None, logit_softcap=None, qk_norms=True),
 )

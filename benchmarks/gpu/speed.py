@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any
 
 import onnxruntime
 
-from benchmarks.gpu.common import TEXT, Bench, Finding, NoTimeError, Remembered, answer, begin, go_on, shrunk, tokens
+from benchmarks.gpu.common import TEXT, Bench, Finding, Remembered, answer, begin, go_on, shrunk, tokens
 from benchmarks.gpu.families import FAMILIES
-from edgespec.bundle import default_store
 from edgespec.decoding.drafters.draft_model import DraftModelDrafter
 from edgespec.decoding.passes import forward
 from edgespec.decoding.sampling import Sampling
-from edgespec.graph.config import DecoderConfig
 from edgespec.runtime.model import OnnxCausalLM
 from edgespec.runtime.session import CudaOptions
 from edgespec.shapes import find_shape
 
 _MOST_OVERHEAD = 0.10
-_SECONDS_A_LAYER = 1.5
-"""More than random weights of a layer of the large shape take to write."""
 
 
 def time_default(bench: Bench) -> Iterator[Finding]:
     """The default model, or its shape: plain, drafted, V(rows), overhead and traffic."""
-    graph, vocab, known = _default_graph(bench)
+    graph, vocab, known = bench.default()
     yield Finding("weights", "the model's" if known else "random, of its shape")
     model = bench.open(graph, vocab, 1024)
     yield from _passes(bench, model, 16)
@@ -50,13 +45,9 @@ def time_default(bench: Bench) -> Iterator[Finding]:
 
 def time_large(bench: Bench) -> Iterator[Finding]:
     """A shape of 4B parameters in int4 and float16, with random weights; and options that pay on some GPUs."""
-    config = FAMILIES[3] if bench.small else find_shape("4B").config
-    layers = _affordable(bench, config)
-    if layers < len(config.layers):
-        yield Finding("layers, for want of time", f"{layers} of {len(config.layers)}")
-        config = shrunk(config, layers)
     start = perf_counter()
-    graph = bench.write(config, "int4")
+    graph, config = bench.large()
+    yield Finding("layers", len(config.layers))
     yield Finding("weights", round(sum(f.stat().st_size for f in graph.parent.iterdir()) / 1e9, 2), "GB")
     yield Finding("written in", round(perf_counter() - start, 1), "s")
     for name, options in (("as usual", CudaOptions()), ("fpa_intb_gemm", CudaOptions(fpa_intb_gemm=True))):
@@ -71,23 +62,6 @@ def time_large(bench: Bench) -> Iterator[Finding]:
         yield Finding(f"{name}: a free draft, 4 of 5 right", f"{drafted / speed:.2f}", "x plain")
         yield from _overhead(bench, model)
         del model  # two of them need not fit
-
-
-def _default_graph(bench: Bench) -> tuple[Path, int, bool]:
-    store = default_store()
-    if not bench.small and bench.model in store.names():
-        bundle = store.get(bench.model)
-        return bundle.graph, bundle.vocab_size, True
-    config = FAMILIES[0] if bench.small else find_shape("smollm2-135m").config
-    return bench.write(config, "int8"), config.vocab_size, False
-
-
-def _affordable(bench: Bench, config: DecoderConfig) -> int:
-    """How many layers can be written in half of the time that is left. Raises: NoTimeError for none."""
-    layers = min(int((bench.deadline - perf_counter()) / 2 / _SECONDS_A_LAYER), len(config.layers))
-    if layers < 1:
-        raise NoTimeError
-    return layers
 
 
 def _passes(bench: Bench, model: OnnxCausalLM, most: int) -> Iterator[Finding]:
