@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 
 from edgespec.decoding.protocols import CausalLM
-from edgespec.decoding.remote import RemoteLM, Rows
+from edgespec.decoding.remote import Rows, takes_rows
 
 PREFILL_CHUNK = 128
 """Rows of one prefill pass: as quick per token as longer ones on a CPU, and short enough to stop between two."""
@@ -18,7 +18,7 @@ def forward(model: CausalLM, ids: Sequence[int], rows: int, exact: bool) -> Rows
     The room that this takes is there: a cache of n positions serves at most n committed tokens, the last never fed.
     """
     lone = exact and len(ids) == 1
-    if isinstance(model, RemoteLM):
+    if takes_rows(model):
         return model.forward_rows(ids, rows, lone)
     return model.forward_exact(ids[0]) if lone else model.forward(ids, rows)
 

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final, Protocol, runtime_checkable
+from typing import Final, Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgespec.decoding.protocols import CausalLM, Logits
-from edgespec.decoding.sampling import PENALTY_WINDOW, Sampler
+from edgespec.decoding.sampling import PENALTY_WINDOW, Sampler, require_usable
 
 _MIN_P_COUNT: Final = 128
 """Tokens fetched where min-p alone says how many are kept: seldom are more."""
@@ -50,7 +50,6 @@ class RemoteLogits(Protocol):
 Rows = Logits | RemoteLogits
 
 
-@runtime_checkable
 class RemoteLM(CausalLM, Protocol):
     """A language model whose logits may stay on a device."""
 
@@ -59,13 +58,27 @@ class RemoteLM(CausalLM, Protocol):
         ...
 
 
+def takes_rows(model: CausalLM) -> TypeGuard[RemoteLM]:
+    """Whether its logits may stay on a device. Asked in every round; `isinstance` would look at all of a protocol."""
+    return hasattr(model, "forward_rows")
+
+
+def best_of(rows: Rows, row: int, sampler: Sampler) -> int | None:
+    """The token of a row on a device, where `sampler` takes the likeliest as it is; None where it needs scores.
+
+    Raises: GenerationError if the scores are unusable.
+    """
+    if isinstance(rows, np.ndarray) or not sampler.greedy or sampler.settings.repeat_penalty != 1.0:
+        return None
+    token, score = rows.best(row)
+    require_usable(score)
+    return token
+
+
 def scores_of(rows: Rows, row: int, sampler: Sampler, recent: Sequence[int]) -> NDArray[np.float32]:
     """A row's scores as far as `sampler` can tell, float32 [vocab], of the position behind the `recent` tokens."""
     if isinstance(rows, np.ndarray):
         return rows[row]
-    if sampler.greedy and sampler.settings.repeat_penalty == 1.0:
-        token, score = rows.best(row)
-        return _sparse(rows.vocab_size, np.array([token]), np.array([score], np.float32))
     count = _count(sampler)
     if 0 < count < rows.vocab_size:
         ids, top = rows.top(row, count)

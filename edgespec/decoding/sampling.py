@@ -80,7 +80,7 @@ class Sampler:
         """The most probable token after penalties; the lowest id among equals. logits: float32 [vocab]."""
         scores = self.penalized(logits, recent)
         best = int(scores.argmax())
-        _check(float(scores[best]))
+        require_usable(float(scores[best]))
         return best
 
     def probabilities(self, logits: NDArray[np.float32], recent: Sequence[int]) -> Probabilities:
@@ -96,7 +96,7 @@ class Sampler:
         s = self.settings
         scores = self.penalized(logits, recent)
         peak = scores.max()
-        _check(float(peak))
+        require_usable(float(peak))
         kept = np.argpartition(scores, -s.top_k)[-s.top_k :] if 0 < s.top_k < scores.size else None
         weights: NDArray[np.floating] = scores - peak if kept is None else scores[kept] - peak
         weights /= np.float32(s.temperature)
@@ -156,7 +156,8 @@ def _nucleus(p: Probabilities, top_p: float) -> Probabilities:
     return kept / kept.sum()
 
 
-def _check(peak: float) -> None:
+def require_usable(peak: float) -> None:
+    """Raises: GenerationError if a row whose largest score is `peak` says nothing."""
     # argmax and max put NaN first, so one look at the winner finds NaN, +Inf and a row that is all -Inf.
     if not math.isfinite(peak):
         raise GenerationError(

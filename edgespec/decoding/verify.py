@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgespec.decoding.protocols import Draft
-from edgespec.decoding.remote import Rows, scores_of
+from edgespec.decoding.remote import Rows, best_of, scores_of
 from edgespec.decoding.sampling import PENALTY_WINDOW, Probabilities, Sampler, draw
 from edgespec.decoding.stats import Extra
 
@@ -52,8 +52,10 @@ def verify(
     emitted: list[int] = []
 
     def emit(row: int, proposed: int | None = None, q: Probabilities | None = None) -> int:
-        scores = scores_of(logits, row, sampler, recent)
-        token = _row(scores, recent, len(history) + len(emitted), sampler, proposed, q)
+        token = best_of(logits, row, sampler)
+        if token is None:
+            scores = scores_of(logits, row, sampler, recent)
+            token = _row(scores, recent, len(history) + len(emitted), sampler, proposed, q)
         recent.append(token)
         emitted.append(token)
         return token

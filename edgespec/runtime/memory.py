@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
-import numpy as np
 import onnxruntime as ort
 from numpy.typing import DTypeLike, NDArray
 
@@ -60,12 +60,12 @@ class Memory:
     def send(self, binding: Any, name: str, array: NDArray[Any], shape: Sequence[int]) -> None:
         """Bind an input that the host holds. A session that reads it on a device copies it now, so it is bound anew
         whenever it has changed."""
-        self.traffic.sent(array.itemsize * int(np.prod(shape, dtype=np.int64)))
+        self.traffic.sent(array.itemsize * prod(shape))
         binding.bind_input(name, "cpu", 0, array.dtype, list(shape), array.ctypes.data)
 
     def fetch(self, binding: Any, name: str, array: NDArray[Any], shape: Sequence[int]) -> None:
         """Bind an output that the host is to hold: it is copied there when the session has run."""
-        self.traffic.fetched(array.itemsize * int(np.prod(shape, dtype=np.int64)))
+        self.traffic.fetched(array.itemsize * prod(shape))
         binding.bind_output(name, "cpu", 0, array.dtype, list(shape), array.ctypes.data)
 
     def run(self, session: Any, binding: Any) -> None:

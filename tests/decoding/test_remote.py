@@ -110,7 +110,7 @@ def test_equals_at_the_edge_are_told_apart_by_the_whole_row(sampling: Sampling, 
 )
 def test_what_is_fetched(sampling: Sampling, floats: int) -> None:
     rows = Counted(np.random.default_rng(0).normal(0.0, 5.0, (1, VOCAB)).astype(np.float32))
-    scores_of(rows, 0, Sampler(sampling), [1, 2, 3])
+    verify(Draft(), rows, [1, 2, 3], Sampler(sampling), lambda _: False)
     assert rows.fetched == floats
 
 
