@@ -19,6 +19,7 @@ from textual import on
 
 from edgespec.chat.events import Answer, TextDelta
 from edgespec.chat.session import Chat, Settings
+from edgespec.conversations.recorder import Recorder
 from edgespec.engine import open_chat
 from edgespec.tui import app, workers
 from edgespec.tui.app import EdgespecApp
@@ -113,8 +114,11 @@ def with_screen(model: str, tokens: int) -> Run:
         workers.set_apart()
         return chat
 
-    timed = TimedApp(load)
-    timed.run()
+    with tempfile.TemporaryDirectory() as folder:
+        recorder = Recorder(Path(folder))  # as in a chat that is kept
+        timed = TimedApp(load, recorder)
+        timed.run()
+        recorder.close()
     return to_run(
         timed.answer, longest_ms=timed.longest_ms[0], longest_busy_ms=timed.longest_ms[1], busy_ms=timed.busy_ms
     )

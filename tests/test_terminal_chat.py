@@ -24,7 +24,7 @@ def test_a_chat_from_the_first_key_to_the_last(terminal: Terminal) -> None:
     terminal.until(lambda text: "tok/s" in text and " tok · " in text)
     assert "Name three rivers." in terminal.text
     terminal.process.send("Write a very long story about one of them.\r")
-    terminal.until(lambda text: "Write a very long story" in text and "esc Stop" in text)
+    terminal.until(lambda text: "Write a very long story" in text and "esc stops" in text)
     before = terminal.text
     terminal.until(lambda text: text != before)
     terminal.process.send("\x1b")

@@ -66,7 +66,7 @@ def press(terminal: Terminal, keys: str) -> None:
 def tell(terminal: Terminal, text: str) -> None:
     """Send a message and wait for its answer's figures."""
     press(terminal, f"{text}\r")
-    terminal.until(lambda screen: " tok · " in screen.rsplit(text, 1)[-1] and "esc Stop" not in screen)
+    terminal.until(lambda screen: " tok · " in screen.rsplit(text, 1)[-1] and "esc stops" not in screen)
 
 
 def answering(screen: str) -> bool:
@@ -79,9 +79,9 @@ def answering(screen: str) -> bool:
 
 def stop_soon(terminal: Terminal) -> None:
     """Let an answer run for some words, then stop it."""
-    terminal.until(lambda screen: "esc Stop" in screen and answering(screen))
+    terminal.until(lambda screen: "esc stops" in screen and answering(screen))
     press(terminal, ESCAPE)
-    terminal.until(lambda screen: "(stopped)" in screen and "esc Stop" not in screen)
+    terminal.until(lambda screen: "(stopped)" in screen and "esc stops" not in screen)
 
 
 def shown(terminal: Terminal, text: str) -> bool:

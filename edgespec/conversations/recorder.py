@@ -42,7 +42,7 @@ class Recorder:
     """Holds the conversation that goes on, and keeps it in `directory`; without one it ends with the program.
 
     For each message: `begin` when it is sent, then `answer`, or `take_back` if it never was. While `answer` runs only
-    `saved`, `flush` and `close` may be used. `notice` hears, from any thread, what a user should know.
+    `saved`, `keep`, `flush` and `close` may be used. `notice` hears, from any thread, what a user should know.
     """
 
     def __init__(self, directory: Path | None, notice: Callable[[str], None] = lambda _: None) -> None:
@@ -73,9 +73,10 @@ class Recorder:
         talk.title = talk.title or title_of(text)
         self._keep([*talk.entries.values()])  # all: something may not have been kept before
 
-    def answer(self, speaker: Speaker, text: str) -> Generator[Event]:
-        """What `speaker.send(text)` yields, kept as it comes. What ends with an error before anything was said is
-        taken back. The speaker is told first what was said on this branch, if it does not know."""
+    def answer(self, speaker: Speaker, text: str, *, keep_each: bool = True) -> Generator[Event]:
+        """What `speaker.send(text)` yields, kept as it comes, or without `keep_each` when `keep` is called. What ends
+        with an error before anything was said is taken back. The speaker is told first what was said on this branch, if
+        it does not know."""
         self._idle.clear()
         if self._told() is not speaker:
             self._tell(speaker, self.conversation.path()[:-2])
@@ -100,13 +101,19 @@ class Recorder:
                     marks += event.round.marks
                     entry = replace(entry, text=entry.text + event.text, ids=entry.ids + event.round.tokens)
                     self.conversation.add(entry)
-                    self._keep([entry], passing=True)
+                    if keep_each:
+                        self.keep()
                 yield event
         finally:
             self._finish(entry, speaker, last, marks)
             self._idle.set()
         if last is not None:
             yield last
+
+    def keep(self) -> None:
+        """Keep what has come of the answer. From any thread, before it is shown."""
+        if (leaf := self.conversation.leaf) is not None:
+            self._keep([self.conversation.entries[leaf]], passing=True)
 
     def take_back(self) -> None:
         """The last message was not answered at all, so it has not been said."""

@@ -30,7 +30,7 @@ class EdgespecApp(TalkApp):
     """A chat in the terminal."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "stop", "Stop", id="stop"),
+        Binding("escape", "stop", "Stop", show=False, id="stop"),
         Binding("ctrl+n", "new_chat", "New chat", id="new-chat"),
         Binding("ctrl+o", "conversations", "Chats", id="conversations"),
         Binding("ctrl+r", "regenerate", "Answer again", show=False, id="regenerate"),

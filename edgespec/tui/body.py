@@ -11,6 +11,10 @@ from textual.message import Message
 from edgespec.chat.screen import printable
 from edgespec.tui.lines import Lines
 
+_AHEAD = 8
+"""While an answer streams, room is made for what so many paintings will bring: where all that stands above has to move,
+all of the transcript is painted, which takes the screen ten times as long as to paint a line."""
+
 
 class Body(Lines):
     """Markdown that may grow at its end until `finish`."""
@@ -27,6 +31,7 @@ class Body(Lines):
         from edgespec.tui.document import Document  # the first screen, which has no answer, does not wait for Markdown
 
         self._document = Document()
+        self._pace = 0.0
 
     @property
     def source(self) -> str:
@@ -40,7 +45,10 @@ class Body(Lines):
 
     def append(self, text: str) -> None:
         first = self._document.append(printable(text))
-        self.show(tuple(self._document.lines), first)
+        lines = tuple(self._document.lines)
+        self._pace += (len(lines) - len(self.lines) - self._pace) / _AHEAD
+        room = min(round(self._pace * _AHEAD), self.screen.size.height // 5)
+        self.show(lines, first, self.rows if len(lines) <= self.rows else len(lines) + max(room, 0))
 
     async def finish(self) -> None:
         """Read all of it once more as one document: what was too long to be read again with every update."""
@@ -49,7 +57,7 @@ class Body(Lines):
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
         self._fit(width)
-        return len(self.lines)
+        return self.rows
 
     def on_resize(self, event: events.Resize) -> None:
         self._fit(self.size.width)
@@ -57,6 +65,7 @@ class Body(Lines):
     def _fit(self, width: int) -> None:
         if width > 0 and self._document.resize(width):
             self.lines = tuple(self._document.lines)
+            self.rows = len(self.lines)
             self.forget()
 
     def on_click(self, event: events.Click) -> None:

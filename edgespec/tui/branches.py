@@ -47,7 +47,6 @@ class Branches:
         prompt.give_back(self._app.recorder.conversation.path()[-2].text)
         prompt.focus()
         self._app.query_one(Status).doing(EDITING)
-        self._app.refresh_bindings()
 
     def leave_edit(self) -> None:
         """Nothing has been changed. What was written in the question's place stays in the prompt."""
@@ -57,7 +56,6 @@ class Branches:
             if prompt.message == self._app.recorder.conversation.path()[-2].text:
                 prompt.clear()
             self._app.query_one(Status).doing("")
-            self._app.refresh_bindings()
 
     async def before_sending(self) -> None:
         """What is about to be sent stands in the edited question's place."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from textual.message import Message
 
-from edgespec.chat.events import Answer, PromptProgress, TextDelta
+from edgespec.chat.events import Answer, PromptProgress
 from edgespec.errors import EdgespecError
 from edgespec.tui.engine import Engine
 
@@ -53,13 +53,8 @@ class PromptRead(Message):
         self.progress = progress
 
 
-class RoundDone(Message):
-    """One round, `elapsed_ms` after the message was sent."""
-
-    def __init__(self, delta: TextDelta, elapsed_ms: float) -> None:
-        super().__init__()
-        self.delta = delta
-        self.elapsed_ms = elapsed_ms
+class RoundsArrived(Message):
+    """There are rounds of the turn to be shown. Only said while the screen does not look by itself."""
 
 
 class TurnDone(Message):

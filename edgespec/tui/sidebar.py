@@ -15,7 +15,7 @@ from edgespec.decoding.stats import Stats
 from edgespec.tui import figures
 from edgespec.tui.baseline import Baseline
 from edgespec.tui.engine import Engine
-from edgespec.tui.lines import Lines
+from edgespec.tui.lines import Lines, render_blank
 from edgespec.tui.turn import Turn
 from edgespec.tui.turns import Turns
 
@@ -35,6 +35,8 @@ POSITIONS = 6
 
 class Sidebar(VerticalScroll, can_focus=False):
     """Figures of the running turn, or of the last one."""
+
+    render_lines = render_blank
 
     def __init__(self, turns: Turns) -> None:
         super().__init__()

@@ -6,11 +6,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from threading import Event as Flag
+from time import monotonic
 from typing import ClassVar
 
 from textual import on, work
 from textual.app import ComposeResult
+from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
+from textual.screen import Screen
+from textual.timer import Timer
 from textual.widgets import Footer
 
 from edgespec.config import Value
@@ -23,6 +27,7 @@ from edgespec.tui.branches import Branches
 from edgespec.tui.completion import Completion
 from edgespec.tui.engine import Engine, Load
 from edgespec.tui.heading import Heading
+from edgespec.tui.lines import render_blank
 from edgespec.tui.outlet import OutletApp
 from edgespec.tui.prompt import Prompt
 from edgespec.tui.setup import Setup, keymap
@@ -30,13 +35,27 @@ from edgespec.tui.sidebar import Sidebar
 from edgespec.tui.slash import SlashCommands
 from edgespec.tui.status import Status
 from edgespec.tui.switching import Switch, introduction
-from edgespec.tui.terminal import figure_seconds, over_ssh
+from edgespec.tui.terminal import figure_seconds, frame_seconds, over_ssh
 from edgespec.tui.theme import LIGHT
 from edgespec.tui.transcript import Transcript
 from edgespec.tui.turn import Turn
 from edgespec.tui.turns import Turns
 
 HINT_SECONDS = 3.0
+
+
+class _Row(Horizontal):
+    render_lines = render_blank
+
+
+class _Column(Vertical):
+    render_lines = render_blank
+
+
+class _Main(Screen[None]):
+    """The screen under all others."""
+
+    render_lines = render_blank
 
 
 class TalkApp(OutletApp):
@@ -60,15 +79,23 @@ class TalkApp(OutletApp):
         self._switching: dict[str, Value] | None = None
         self.turns = Turns(self.recorder)
         self._after_turn: Callable[[], Awaitable[None]] | None = None
+        self._frame: Timer | None = None
+        self._figures_at, self._figures_behind = 0.0, False
+
+    def get_default_screen(self) -> Screen[None]:
+        return _Main(id="_default")
 
     def compose(self) -> ComposeResult:
-        with Horizontal():
-            with Vertical(id="conversation"):
+        keys = {**DEFAULT_KEYS, **keymap(self.setup.values)}
+        # Not in the footer, which would be mounted anew at both ends of each answer: 40 ms.
+        self._answering = f"answering · {self.get_key_display(Binding(keys['stop'], 'stop'))} stops"
+        with _Row():
+            with _Column(id="conversation"):
                 yield Heading()
                 yield Transcript()
                 yield Status()
                 yield Completion(self.slash.arguments)
-                yield Prompt({**DEFAULT_KEYS, **keymap(self.setup.values)})
+                yield Prompt(keys)
             yield Sidebar(self.turns)
         yield Footer()
 
@@ -86,7 +113,6 @@ class TalkApp(OutletApp):
         self.theme_changed_signal.subscribe(self, lambda theme: self.setup.keep("screen.theme", theme.name) and None)
         if over_ssh():
             self.animation_level = "none"
-        self._ticker = self.set_interval(figure_seconds(), self._show_figures, pause=True)
         self._prompt.focus()
 
     def on_ready(self) -> None:
@@ -99,6 +125,7 @@ class TalkApp(OutletApp):
         self._stop_engine()
 
     def _show_figures(self) -> None:
+        self._figures_at, self._figures_behind = monotonic(), False
         self._sidebar.show(self.chat)
         self.show_heading()
         if self.chat is not None:
@@ -183,10 +210,10 @@ class TalkApp(OutletApp):
 
     async def _begin_answer(self, chat: Engine) -> None:
         self.turns.now.state = "running"
+        self._status.doing(self._answering)
+        self._prompt.cursor_blink = False
         self.turns.now.decode = chat.token_bytes
         await self._transcript.begin_answer()
-        self._ticker.resume()
-        self.refresh_bindings()
         self._turn_worker(chat, self.turns.now)
 
     @work(thread=True, group="turn")
@@ -197,14 +224,37 @@ class TalkApp(OutletApp):
     def _prompt_read(self, message: messages.PromptRead) -> None:
         done, total = message.progress.done, message.progress.total
         if not self.turns.now.stop.is_set():
-            self._status.doing(f"reading prompt {done}/{total}" if done < total else "")
+            self._status.doing(f"reading prompt {done}/{total}" if done < total else self._answering)
+        self._show_figures()
 
-    @on(messages.RoundDone)
-    def _round_done(self, message: messages.RoundDone) -> None:
-        if not self.turns.now.rounds and self.chat is not None and self.chat.opens_thought:
+    @on(messages.RoundsArrived)
+    def _rounds_arrived(self) -> None:
+        if self._frame is None:
+            self._paint_frame()
+
+    def _paint_frame(self) -> None:
+        """Show what has come, and look again after a frame's time; once nothing has, when there is word of more."""
+        self._frame, turn = None, self.turns.now
+        turn.watched = False  # before looking: what comes later than this is told
+        if self._show_rounds():
+            turn.watched = True
+            self._frame = self.set_timer(frame_seconds(), self._paint_frame)
+
+    def _show_rounds(self) -> bool:
+        """Show the rounds that have come, and every few frames the figures of all; whether there were any."""
+        arrived = [*self.turns.now.take()]
+        if arrived and not self.turns.now.rounds and self.chat is not None and self.chat.opens_thought:
             self._transcript.open_thought()
-        self.turns.add(message.delta.round, message.elapsed_ms)
-        self._transcript.append(message.delta.text, len(message.delta.round.tokens))
+        for delta, elapsed_ms in arrived:
+            self.turns.add(delta.round, elapsed_ms)
+            self._transcript.append(delta.text, len(delta.round.tokens))
+        if arrived:
+            self.recorder.keep()
+            self._transcript.show()
+            self._figures_behind = True
+        if self._figures_behind and (not arrived or monotonic() - self._figures_at >= figure_seconds()):
+            self._show_figures()
+        return bool(arrived)
 
     @on(messages.TurnDone)
     async def _turn_done(self, message: messages.TurnDone) -> None:
@@ -225,13 +275,13 @@ class TalkApp(OutletApp):
 
     async def _end_turn(self, footer: str) -> None:
         self.turns.now.state = "ended"
-        self._ticker.pause()
+        self._prompt.cursor_blink = True
+        self._show_rounds()
         self._status.doing("")
         await self._transcript.end_answer(footer)
         if not self.screen_stack:  # the app is closing
             return
         self._show_figures()
-        self.refresh_bindings()
         if self._after_turn is not None:
             await self._after_turn()
 
@@ -244,7 +294,6 @@ class TalkApp(OutletApp):
         self.show_heading()
         if not self._prompt.text:
             self._prompt.give_back(self.turns.now.text)
-        self.refresh_bindings()
 
     # What ends one
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from rich.cells import cell_len
 
-_FRAME, _FIGURES, _REMOTE = 0.16, 0.25, 2.5
+_FRAME, _FIGURES, _REMOTE = 0.2, 0.5, 2.5
 """Seconds between two paintings of what streams, and of figures; over SSH so many times as long. Each takes processor
 time from the model, or bytes from the line."""
 

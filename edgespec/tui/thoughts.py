@@ -27,7 +27,7 @@ class Thoughts(Vertical, can_focus=True):
     Thoughts.-open > Body { display: block; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [Binding("enter,space", "fold", "Open or close thoughts")]
-    virtual_size = Reactive(Size(0, 0), layout=False)
+    virtual_size = Reactive(Size(0, 0), layout=False, repaint=False)
 
     def __init__(self) -> None:
         super().__init__()

@@ -13,15 +13,13 @@ from textual.content import Content
 from textual.geometry import Size
 from textual.message import Message
 from textual.reactive import Reactive
-from textual.timer import Timer
 from textual.widget import Widget
 from textual.widgets import Static
 
 from edgespec.chat.screen import printable
 from edgespec.chat.thinking import ThoughtSplitter, was_opened
 from edgespec.tui.body import Body
-from edgespec.tui.lines import Lines
-from edgespec.tui.terminal import frame_seconds
+from edgespec.tui.lines import Lines, render_blank
 from edgespec.tui.thoughts import Thoughts
 
 LONGEST = 20_000
@@ -75,7 +73,8 @@ def _wrap(line: str, width: int) -> list[Content]:
 class AnswerBlock(Vertical):
     """An answer, while it streams and afterwards."""
 
-    virtual_size = Reactive(Size(0, 0), layout=False)
+    render_lines = render_blank
+    virtual_size = Reactive(Size(0, 0), layout=False, repaint=False)
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,7 +84,6 @@ class AnswerBlock(Vertical):
         self._thought: list[str] = []
         self._answer: list[str] = []
         self._tokens = 0
-        self._timer: Timer | None = None
 
     def compose(self) -> ComposeResult:
         yield self._thoughts
@@ -97,21 +95,19 @@ class AnswerBlock(Vertical):
         return self._body.source
 
     def append(self, text: str, tokens: int = 0) -> None:
-        """Show more of the answer: at once, or with what else comes until the next frame."""
+        """Add to what `show` will show."""
         thought, answer = self._splitter.push(text)
         self._thought.append(thought)
         self._answer.append(answer)
         if thought or self._splitter.thinking:
             self._tokens += tokens
-        if self._timer is None:
-            self._show()
 
     def open_thought(self) -> None:
         """The answer begins inside a thought. Before anything is appended."""
         self._splitter = ThoughtSplitter(opened=True)
 
-    def _show(self) -> None:
-        self._timer = None
+    def show(self) -> None:
+        """Show what has been appended."""
         thought, answer = "".join(self._thought), "".join(self._answer)
         self._thought.clear()
         self._answer.clear()
@@ -120,8 +116,6 @@ class AnswerBlock(Vertical):
         if answer:
             self._thoughts.end()
             self._body.append(answer)
-        if thought or answer:
-            self._timer = self.set_timer(frame_seconds(), self._show)
 
     @property
     def code(self) -> str | None:
@@ -133,9 +127,7 @@ class AnswerBlock(Vertical):
         thought, answer = self._splitter.finish()
         self._thought.append(thought)
         self._answer.append(answer)
-        if self._timer is not None:
-            self._timer.stop()
-        self._show()
+        self.show()
         await self._thoughts.finish()
         await self._body.finish()
         await self.mount(Note(footer, "footer"))
@@ -166,6 +158,8 @@ class Earlier(Static):
 class Transcript(VerticalScroll, can_focus=False):
     """Follows what is new at its end until the user scrolls up."""
 
+    render_lines = render_blank
+    virtual_size = Reactive(Size(0, 0), layout=False, repaint=False)
     _answer: AnswerBlock
     """The one that was begun last."""
 
@@ -189,11 +183,15 @@ class Transcript(VerticalScroll, can_focus=False):
         await self._add(self._answer)
 
     def append(self, text: str, tokens: int = 0) -> None:
-        """Show more of the answer that was begun last: so many tokens."""
+        """Add to the answer that was begun last: so many tokens, from the next `show` on."""
         if self._released and self.scroll_y >= self.max_scroll_y - 1:
             # Being back at the end, by whatever key or wheel, follows again.
             self.follow()
         self._answer.append(text, tokens)
+
+    def show(self) -> None:
+        """Show what was added to it."""
+        self._answer.show()
 
     def open_thought(self) -> None:
         """The answer that was begun last begins inside a thought."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from threading import Event as Flag
 from typing import Literal
 
-from edgespec.chat.events import Answer
+from edgespec.chat.events import Answer, TextDelta
 from edgespec.decoding.stats import Round, Stats
 from edgespec.tui.baseline import ENOUGH_ROUNDS
 
@@ -27,6 +28,21 @@ class Turn:
     """The bytes of a token, as the model that answers has them."""
     note: str = ""
     """What is not known of it, and why."""
+    watched: bool = False
+    """Whether the screen will look for rounds by itself, without being told."""
+    _arrived: deque[tuple[TextDelta, float]] = field(default_factory=deque[tuple[TextDelta, float]])
+
+    def arrive(self, delta: TextDelta, elapsed_ms: float) -> bool:
+        """From the thread that computes: a round, `elapsed_ms` after the message was sent. Whether the screen has to be
+        told: a message for each of 150 rounds a second would cost it more than painting them."""
+        self._arrived.append((delta, elapsed_ms))
+        tell, self.watched = not self.watched, True
+        return tell
+
+    def take(self) -> Iterator[tuple[TextDelta, float]]:
+        """The rounds that have come since the last time, each `elapsed_ms` after the message was sent."""
+        while self._arrived:
+            yield self._arrived.popleft()
 
     def add(self, done: Round, elapsed_ms: float) -> None:
         """Count a round that was there `elapsed_ms` after the message was sent."""

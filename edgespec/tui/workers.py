@@ -17,7 +17,7 @@ from edgespec.chat.events import Answer, TextDelta
 from edgespec.conversations.recorder import Recorder
 from edgespec.errors import CancelledError, EdgespecError, GenerationError, OutOfMemoryError
 from edgespec.tui.engine import Engine, Load, Progress
-from edgespec.tui.messages import Loaded, LoadFailed, LoadProgress, PromptRead, RoundDone, TurnDone, TurnFailed
+from edgespec.tui.messages import Loaded, LoadFailed, LoadProgress, PromptRead, RoundsArrived, TurnDone, TurnFailed
 from edgespec.tui.turn import Turn
 
 Post = Callable[[Message], object]
@@ -73,7 +73,7 @@ def run_turn(chat: Engine, recorder: Recorder, turn: Turn, post: Post) -> None:
     give_way()
     started = perf_counter()
     try:
-        for event in recorder.answer(chat, turn.text):
+        for event in recorder.answer(chat, turn.text, keep_each=False):
             if isinstance(event, Answer):
                 post(TurnDone(event))
                 continue
@@ -81,7 +81,8 @@ def run_turn(chat: Engine, recorder: Recorder, turn: Turn, post: Post) -> None:
                 # A stop that came before `send` had begun was heard by nobody.
                 chat.stop()
             if isinstance(event, TextDelta):
-                post(RoundDone(event, (perf_counter() - started) * 1e3))
+                if turn.arrive(event, (perf_counter() - started) * 1e3):
+                    post(RoundsArrived())
             else:
                 post(PromptRead(event))
     except Exception as error:
