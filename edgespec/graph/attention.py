@@ -184,16 +184,17 @@ class Attention:
 
     def _add_rows(self, rotary: Rotary) -> str:
         """The table row of each position, int64 [1,S+P]: behind those of the short context where the optional input
-        context_length, the model's unless given, is longer than that."""
+        context_length, the model's unless given, is longer than that. It is counted from shapes, which the host does,
+        even where that takes a detour: what begins with an input is given to a GPU, and would be waited for."""
         graph = self._graph
         context = graph.input("context_length", TensorProto.INT64, [])
         graph.constant(context, self._config.context_length)
         short, zero, one = (
             graph.constant(f"table_{n}", v) for n, v in (("short", rotary.short_context), ("0", 0), ("1", 1))
         )
-        chosen = graph.node("Where", [graph.node("Greater", [context, short], "is_long"), short, zero], "table_start")
-        end = graph.node("Add", [self._valid, chosen], "table_end")
+        longer, shorter = (graph.node("Add", [self.rows, n], f"{n}_and_rows") for n in (context, short))
+        chosen = graph.node("Where", [graph.node("Greater", [longer, shorter], "is_long"), short, zero], "table_start")
+        end = graph.node("Add", [self._width, chosen], "table_end")
         start = graph.node("Sub", [end, self._count], "table_first")
-        start, end = (graph.node("Squeeze", [bound], f"{bound}_scalar") for bound in (start, end))
         rows = graph.node("Range", [start, end, one], "table_rows")
         return graph.node("Unsqueeze", [rows, graph.constant("table_axis", [0])], "table_row_ids")

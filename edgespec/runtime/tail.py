@@ -29,10 +29,7 @@ class Tail:
     def __init__(self, memory: Memory, width: int, vocab_size: int, dtype: np.dtype[Any]) -> None:
         self.vocab_size = vocab_size
         self._memory, self._width, self._dtype = memory, width, dtype
-        logits: dict[str, Tensor] = {"logits": (dtype, [1, "rows", width])}
-        self._best, self._top, self._row = (
-            SmallGraph(nodes(logits, vocab_size), memory) for nodes in (_best_nodes, _top_nodes, _row_nodes)
-        )
+        self._best, self._top, self._row = (SmallGraph(nodes, memory) for nodes in tail_nodes(dtype, width, vocab_size))
         self._capacity = 0
         self._logits = memory.place(np.zeros(1, dtype))
 
@@ -113,6 +110,12 @@ class TailRows:
     def all(self) -> NDArray[np.float32]:
         """Every row, one copy each: float32 [rows, V]."""
         return np.stack([self.whole(row) for row in range(self._rows - self._first)])
+
+
+def tail_nodes(dtype: np.dtype[Any], width: int, vocab_size: int) -> tuple[Nodes, Nodes, Nodes]:
+    """logits [1,R,W] -> the best token of each row; its likeliest ones; one row."""
+    logits: dict[str, Tensor] = {"logits": (dtype, [1, "rows", width])}
+    return _best_nodes(logits, vocab_size), _top_nodes(logits, vocab_size), _row_nodes(logits, vocab_size)
 
 
 def first_positions(dtype: np.dtype[Any]) -> Nodes:
