@@ -14,22 +14,23 @@ from edgespec.config import Value
 from edgespec.decoding.prediction import best_speedup
 from edgespec.engine import MEASURED_DRAFT, paired_draft
 from edgespec.errors import EdgespecError
-from edgespec.opening import MAX_DEFAULT_CONTEXT
+from edgespec.opening import LEAST_CONTEXT, MAX_DEFAULT_CONTEXT, needs_of_bundle
 from edgespec.profile import Profiles, profile_key
+from edgespec.runtime.device import DeviceKind, likely_device
+from edgespec.runtime.room import Needs, available_memory
 from edgespec.runtime.session import use_threads
-from edgespec.shapes import find_shape, read_shapes
+from edgespec.shapes import find_shape
 
 ACCEPTANCE = 0.6
 """How often proposals are accepted in what is predicted: what good drafts reach."""
 CONTEXT = 512
-_PROGRAM_BYTES = 150_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
     """A model, or a draft. `name` as `open_chat` takes it.
 
-    here: whether nothing has to be fetched. size, memory: bytes, of the files and while it runs; 0 for what has none.
+    here: whether nothing has to be fetched. size, memory: bytes, of the files and in memory; 0 for what has none.
     speedup: predicted at ACCEPTANCE from what was measured on this machine, None where nothing was. obstacle: why it
     cannot be chosen. about: what else there is to say. target: the model that it drafts for, if it can do nothing else.
     """
@@ -116,15 +117,27 @@ def predict_here(choice: Choice) -> str:
 
 
 def memory_of(bundle: Bundle) -> int:
-    """Bytes that a bundle will take, roughly: what an export measured, else its files and a KV cache."""
-    manifest = bundle.manifest
-    if manifest.checks is not None:
-        return manifest.checks.memory
-    if manifest.made_for is not None:
-        return manifest.size
-    shape = read_shapes().get(manifest.name)
-    positions = min(manifest.context_length, MAX_DEFAULT_CONTEXT)
-    return _PROGRAM_BYTES + manifest.size + (shape.cache_bytes(positions) if shape else manifest.size // 2)
+    """Bytes that a bundle will take with the context that it gets unless another is asked for, as they are counted when
+    it is opened. A table, which has no graph, is as large as its file."""
+    needs = _needs(bundle)
+    return needs.total(min(bundle.context_length, MAX_DEFAULT_CONTEXT)) if needs else bundle.manifest.size
+
+
+def _needs(bundle: Bundle) -> Needs | None:
+    return None if bundle.manifest.table else needs_of_bundle(bundle, _device_for(bundle))
+
+
+def _device_for(bundle: Bundle) -> DeviceKind:
+    return likely_device("auto") if bundle.manifest.half_precision else "cpu"
+
+
+def _obstacle(bundle: Bundle) -> str | None:
+    """Why it cannot be opened: not even the shortest context that a model is opened with fits beside its weights."""
+    needs, available = _needs(bundle), available_memory(_device_for(bundle))
+    if needs is None or available is None:
+        return None
+    least = needs.total(min(bundle.context_length, LEAST_CONTEXT))
+    return None if least <= available else _too_large(least, available)
 
 
 def _here(name: str, store: Store) -> Choice:
@@ -132,21 +145,20 @@ def _here(name: str, store: Store) -> Choice:
         bundle = store.open(name)
     except EdgespecError as error:
         return Choice(name, obstacle=str(error))
-    memory, available, quality = memory_of(bundle), psutil.virtual_memory().available, bundle.manifest.quality
     draft = paired_draft(bundle, store)
     about = f"{bundle.manifest.recipe}, {bundle.manifest.license or 'licence unknown'}"
     made_for = bundle.manifest.made_for
     if made_for is not None:
         about += f"; made to draft for {made_for.target}"
-    elif quality is None:
+    elif bundle.manifest.quality is None:
         about += "; some layers of a model, made to draft"
     return Choice(
         name,
         size=bundle.manifest.size,
-        memory=memory,
+        memory=memory_of(bundle),
         draft=draft,
         speedup=_speedup(bundle, draft, store),
-        obstacle=None if memory < available else _too_large(memory, available),
+        obstacle=_obstacle(bundle),
         about=about,
         target=made_for.target if made_for else None,
     )

@@ -19,7 +19,7 @@ Notice = Callable[[str], None]
 
 MAX_DEFAULT_CONTEXT = 8192
 """Positions. A longer context has to be asked for: its KV cache may not fit into memory."""
-_LEAST_CONTEXT = 1024
+LEAST_CONTEXT = 1024
 """Positions. A shorter context is nobody's choice."""
 _GRAIN = 64
 _LEAST_EVER = 16
@@ -67,6 +67,16 @@ def open_model(
     )
 
 
+def needs_of_bundle(bundle: Bundle | ForeignBundle, kind: DeviceKind, head_size: int | None = None) -> Needs | None:
+    """What a bundle takes there, before it is loaded; `head_size` as in `read_graph_io`. None where its graph cannot be
+    read: whoever loads it says what is wrong with it."""
+    try:
+        weights = bundle.manifest.size if isinstance(bundle, Bundle) else weights_of(bundle.graph)
+        return needs_of(bundle.graph, weights, kind, head_size)
+    except (ModelError, OSError):
+        return None
+
+
 def open_head(
     bundle: Bundle | ForeignBundle,
     window: int | None,
@@ -98,7 +108,7 @@ class _Plan:
     def place(self, device: DeviceChoice, wanted: int, *, asked: bool, notice: Notice) -> tuple[DeviceChoice, int]:
         """On which device, and with how long a context. Raises: ModelError, OutOfMemoryError."""
         kind = planned_device(self.bundle.graph, device).kind
-        if kind == "cuda" and device == "auto" and self.positions("cuda", wanted) < min(wanted, _LEAST_CONTEXT):
+        if kind == "cuda" and device == "auto" and self.positions("cuda", wanted) < min(wanted, LEAST_CONTEXT):
             notice(f"{self.shortage('cuda', wanted)}, so it runs on the CPU")
             device, kind = "cpu", "cpu"
         return device, self.context(kind, wanted, asked=asked, notice=notice)
@@ -109,7 +119,7 @@ class _Plan:
         if fits >= wanted:
             return wanted
         context = fits // _GRAIN * _GRAIN
-        if asked or context < min(wanted, _LEAST_CONTEXT):
+        if asked or context < min(wanted, LEAST_CONTEXT):
             step = f"use --ctx-size {context}" if context else "close other programs, or take a smaller model"
             raise OutOfMemoryError(f"{self.shortage(kind, wanted)}; {step}.")
         notice(f"{self.shortage(kind, wanted)}, so its context is {context} tokens")
@@ -131,12 +141,7 @@ class _Plan:
         )
 
     def _needs(self, kind: DeviceKind) -> Needs | None:
-        bundle = self.bundle
-        try:
-            weights = bundle.manifest.size if isinstance(bundle, Bundle) else weights_of(bundle.graph)
-            return needs_of(bundle.graph, weights, kind, self.head_size)
-        except (ModelError, OSError):
-            return None  # whoever loads it says what is wrong with it
+        return needs_of_bundle(self.bundle, kind, self.head_size)
 
     def _available(self, kind: DeviceKind) -> int | None:
         available = available_memory(kind)

@@ -9,14 +9,16 @@ from pathlib import Path
 import pytest
 from homes import fill_home
 
-from edgespec import choices
+from edgespec import choices, opening
 from edgespec.bundle import Store
 from edgespec.choices import Choice, draft_choices, fits_beside, model_choices, predict_here
 from edgespec.decoding.controller import Controller
 from edgespec.decoding.drafters.draft_model import DraftModelDrafter
 from edgespec.engine import open_chat
-from edgespec.errors import GenerationError
+from edgespec.errors import GenerationError, OutOfMemoryError
+from edgespec.opening import Resources, open_model
 from edgespec.pairing import Prediction
+from edgespec.runtime.room import needs_of
 from edgespec.shapes import Shape
 
 
@@ -39,6 +41,23 @@ def test_what_is_here_comes_first_and_the_catalog_behind_it(store: Store) -> Non
     assert found["tiny"].memory > found["tiny"].size
     assert not found["smollm2-135m"].here
     assert found["smollm2-135m"].draft == "smollm2-135m-table"
+
+
+def test_memory_is_what_opening_counts(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = store.open("tiny")
+    counted = needs_of(bundle.graph, bundle.manifest.size, "cpu").total(bundle.context_length)
+
+    def tiny(free: int | None) -> Choice:
+        for module in (choices, opening):
+            monkeypatch.setattr(module, "available_memory", lambda _device: free)
+        return next(choice for choice in model_choices(store) if choice.name == "tiny")
+
+    assert tiny(counted).memory == counted
+    assert tiny(counted).obstacle is None
+    assert tiny(None).obstacle is None  # nobody says what is free
+    assert str(tiny(counted - 1).obstacle).startswith("it needs 0.1 GB of memory and 0.1 GB are free")
+    with pytest.raises(OutOfMemoryError):
+        open_model(bundle, Resources())
 
 
 def test_a_draft_that_does_not_fit_says_why(store: Store) -> None:

@@ -7,7 +7,8 @@ graph's vocabulary, V the tokenizer's, which is not larger.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,8 @@ from edgespec.runtime.small_graph import Nodes, SmallGraph, Tensor
 
 Redo = Callable[[GenerationError], NDArray[np.float32]]
 """Computes the rows of a pass again, in the host's memory, float32 [rows, V], after that error."""
+
+Found = TypeVar("Found")
 
 _FAR: Final = np.float32(2.0**24)
 """Beyond every token id, and with them among the whole numbers that float32 holds."""
@@ -75,11 +78,8 @@ class TailRows:
         self._top: tuple[NDArray[np.int64], NDArray[np.float32]] | None = None
 
     def best(self, row: int) -> tuple[int, float]:
-        try:
-            if self._best is None and self._host is None:
-                self._best = self._tail.best(self._rows)
-        except GenerationError as error:
-            self._host = self._redo(error)
+        if self._best is None:
+            self._best = self._ask(partial(self._tail.best, self._rows))
         if self._best is None:
             scores = _unusable_first(self.whole(row))
             return int(scores.argmax()), float(scores.max())
@@ -87,11 +87,8 @@ class TailRows:
         return int(tokens[self._first + row]), float(scores[self._first + row])
 
     def top(self, row: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        try:
-            if (self._top is None or self._top[0].shape[1] != count) and self._host is None:
-                self._top = self._tail.top(self._rows, count)
-        except GenerationError as error:
-            self._host, self._top = self._redo(error), None
+        if self._top is None or self._top[0].shape[1] != count:
+            self._top = self._ask(partial(self._tail.top, self._rows, count))
         if self._top is None:
             scores = _unusable_first(self.whole(row))
             ids = np.argsort(-scores, kind="stable")[:count]
@@ -100,12 +97,20 @@ class TailRows:
         return ids[self._first + row], scores[self._first + row]
 
     def whole(self, row: int) -> NDArray[np.float32]:
-        try:
-            if self._host is None:
-                return self._tail.whole(self._rows, self._first + row)
-        except GenerationError as error:
-            self._host = self._redo(error)
+        found = self._ask(partial(self._tail.whole, self._rows, self._first + row))
+        if found is not None:
+            return found
+        assert self._host is not None  # that is why nothing was found
         return self._host[row]
+
+    def _ask(self, question: Callable[[], Found]) -> Found | None:
+        """What the device answers; None if it has failed, now or before, and the rows are in the host's memory."""
+        if self._host is None:
+            try:
+                return question()
+            except GenerationError as error:
+                self._host = self._redo(error)
+        return None
 
     def all(self) -> NDArray[np.float32]:
         """Every row, one copy each: float32 [rows, V]."""
