@@ -12,6 +12,7 @@ from weakref import ref
 from edgespec.bundle import Bundle, ForeignBundle, HeadRecord, Store, TableRecord, default_store
 from edgespec.bundle.catalog import load_catalog
 from edgespec.bundle.foreign import is_foreign, open_foreign
+from edgespec.bundle.manifest import CUDA_SUFFIX
 from edgespec.chat.session import Chat, Settings, forget
 from edgespec.chat.template import ChatTemplate
 from edgespec.chat.tokenizer import Tokenizer
@@ -28,7 +29,6 @@ from edgespec.decoding.tree import Branching
 from edgespec.errors import ModelError, OutOfMemoryError, UsageError
 from edgespec.foreign_graph import draft_obstacle, exact_mode_holds
 from edgespec.history import History
-from edgespec.making import CUDA_SUFFIX
 from edgespec.opening import Notice, Resources, open_head, open_model
 from edgespec.profile import Profiles, Tuned, profile_key, tuned_key
 from edgespec.runtime.device import DeviceChoice, DeviceKind, likely_device

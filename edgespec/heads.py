@@ -12,10 +12,9 @@ from edgespec.bundle.catalog import WheelSource, load_catalog
 from edgespec.bundle.files import Progress, no_progress
 from edgespec.bundle.hub import HubReference, look_up
 from edgespec.bundle.hub_download import fetch_files
-from edgespec.bundle.manifest import HALF_PRECISION, check_name
+from edgespec.bundle.manifest import CUDA_SUFFIX, HALF_PRECISION, check_name
 from edgespec.bundle.store import Staging
 from edgespec.errors import ModelError, UsageError
-from edgespec.making import CUDA_SUFFIX
 from edgespec.pull import digest, fetched_into, find, work_name
 
 if TYPE_CHECKING:

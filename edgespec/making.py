@@ -17,6 +17,7 @@ from edgespec.bundle import Bundle, Checks, Manifest, Quality, Source
 from edgespec.bundle.bundle import record_files
 from edgespec.bundle.fetch import require_space
 from edgespec.bundle.files import Progress
+from edgespec.bundle.manifest import CUDA_SUFFIX
 from edgespec.bundle.store import Staging
 from edgespec.errors import ModelError
 
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from edgespec.graph.builder import Profile
     from edgespec.graph.formats import WeightsName
 
-CUDA_SUFFIX = "-cuda"
-"""What the names of bundles end with that are made for a GPU, so that those for the CPU can stand beside them."""
 CATALOG_MAX_KL = 0.01
 CATALOG_MIN_AGREEMENT = 0.97
 KEPT_MAX_KL = 0.01

@@ -26,6 +26,8 @@ _ADDED = {
 }
 """The versions that it reads, and what each lacks: keys, and what their absence means."""
 
+CUDA_SUFFIX = "-cuda"
+"""What the names of bundles end with that are made for a GPU, so that those for the CPU can stand beside them."""
 HALF_PRECISION = ", float16 activations"
 """What a recipe ends with whose graph computes in float16."""
 
@@ -133,9 +135,10 @@ class Manifest:
         return self.head or self.table
 
     def drafts_for(self, name: str, tokenizer_sha256: str) -> bool:
-        """Whether it can do nothing but draft for the model of that name, with that very tokenizer."""
-        found = self.made_for
-        return found is not None and (found.target, found.tokenizer_sha256) == (name, tokenizer_sha256)
+        """Whether it can do nothing but draft for the model of that name, with that very tokenizer, which says the
+        same on a GPU as on the CPU."""
+        found, names = self.made_for, (name, name.removesuffix(CUDA_SUFFIX))
+        return found is not None and found.target in names and found.tokenizer_sha256 == tokenizer_sha256
 
     @property
     def tokenizer_sha256(self) -> str:

@@ -347,6 +347,10 @@ def test_with_a_model_come_the_drafts_that_the_program_has_for_it(
     pull("tiny", store, catalog=catalog)
     assert store.names() == ("tiny", "tiny-table")
     assert store.verify("tiny-table").manifest == mine.manifest
+    store.remove("tiny-table")
+    pull("tiny", store, catalog=catalog, tools=Tools(profile="cuda"))  # it says the same on a GPU
+    assert store.names() == ("tiny", "tiny-cuda", "tiny-table")
+    store.remove("tiny-cuda")
     before = store.open("tiny-table").graph.stat()
     pull("tiny", store, catalog=catalog)
     assert store.open("tiny-table").graph.stat() == before
