@@ -20,7 +20,8 @@ _TURNS = 3
 def time_peer(bench: Bench) -> Iterator[Finding]:
     """The large shape in int4, greedy; in float16 both find the same equals, and may choose others among them."""
     if bench.genai is None:
-        how = f"python -m venv V && V/bin/pip install '{PACKAGES[bench.device]}'; then --genai V/bin/python"
+        libraries = " 'onnxruntime-gpu[cuda,cudnn]'" if bench.device == "cuda" else ""
+        how = f"python -m venv V && V/bin/pip install '{PACKAGES[bench.device]}'{libraries}; then --genai V/bin/python"
         yield Finding("left out", f"it needs an environment of its own: {how}")
         return
     graph, config = bench.large()

@@ -64,9 +64,13 @@ class Memory:
         binding.bind_input(name, "cpu", 0, array.dtype, list(shape), array.ctypes.data)
 
     def fetch(self, binding: Any, name: str, array: NDArray[Any], shape: Sequence[int]) -> None:
-        """Bind an output that the host is to hold: it is copied there when the session has run."""
-        self.traffic.fetched(array.itemsize * prod(shape))
+        """Bind an output that the host is to hold: it is copied there whenever the session has run."""
+        self.fetch_again(array)
         binding.bind_output(name, "cpu", 0, array.dtype, list(shape), array.ctypes.data)
+
+    def fetch_again(self, array: NDArray[Any]) -> None:
+        """Count a copy into an array that is bound already."""
+        self.traffic.fetched(array.nbytes)
 
     def run(self, session: Any, binding: Any) -> None:
         """Run `session` on what is bound. What `send` copies is only queued until then, on a stream that is not the

@@ -76,6 +76,7 @@ class OnnxCausalLM:
         )
         self._tail = Tail(memory, io.vocab_size, self.vocab_size, io.logits_dtype) if memory.apart else None
         self._padding_suffices: bool | None = None if io.attention_padding else False
+        self._keep[0] = -1  # not bound
         if io.context_length:
             self._bind_input("context_length", self._context, [])
 
@@ -157,14 +158,14 @@ class OnnxCausalLM:
     def _bind(self, ids: Sequence[int], kept: int) -> None:
         n, past, io = len(ids), self.length, self._io
         self._ids[past : past + n] = ids
-        self._keep[0] = kept
         self._bind_input("input_ids", self._ids[past:], [1, n])
         if io.attention_mask:
             self._memory.bind_input(self._binding, "attention_mask", self._mask, np.int64, [1, past + n])
         if io.position_ids:
             skip = past * self._ids.itemsize
             self._memory.bind_input(self._binding, "position_ids", self._positions, np.int64, [1, n], skip)
-        if io.logits_to_keep:
+        if io.logits_to_keep and self._keep[0] != kept:
+            self._keep[0] = kept
             self._bind_input("num_logits_to_keep", self._keep, [])
         if io.attention_padding:
             self._bind_input("attention_padding", self._padding, [])

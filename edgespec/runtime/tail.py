@@ -35,6 +35,8 @@ class Tail:
         self._best, self._top, self._row = (SmallGraph(nodes, memory) for nodes in tail_nodes(dtype, width, vocab_size))
         self._capacity = 0
         self._logits = memory.place(np.zeros(1, dtype))
+        self._shown: dict[SmallGraph, tuple[Any, int]] = {}
+        self._tokens, self._scores = np.zeros((1, 0), np.int64), np.zeros((1, 0), np.float32)
 
     def bind(self, binding: Any, rows: int) -> None:
         """Make `binding` write the logits of so many rows."""
@@ -43,10 +45,12 @@ class Tail:
         self._memory.bind_output(binding, "logits", self._logits, self._dtype, [1, rows, self._width])
 
     def best(self, rows: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """For each of the first `rows`, the likeliest token, the lowest id among equals, and its score."""
-        tokens, scores = np.zeros((1, rows), np.int64), np.zeros((1, rows), np.float32)
-        self._run(self._best, rows, {}, {"tokens": tokens, "scores": scores})
-        return tokens[0], scores[0]
+        """For each of the first `rows`, the likeliest token, the lowest id among equals, and its score; valid until the
+        next call."""
+        if self._tokens.size != rows:
+            self._tokens, self._scores = np.zeros((1, rows), np.int64), np.zeros((1, rows), np.float32)
+        self._run(self._best, rows, {}, {"tokens": self._tokens, "scores": self._scores})
+        return self._tokens[0], self._scores[0]
 
     def top(self, rows: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """For each of the first `rows`, the `count` likeliest tokens and their scores, falling: [rows, count]."""
@@ -63,7 +67,9 @@ class Tail:
     def _run(
         self, graph: SmallGraph, rows: int, inputs: Mapping[str, NDArray[Any]], outputs: Mapping[str, NDArray[Any]]
     ) -> None:
-        self._memory.bind_input(graph.binding, "logits", self._logits, self._dtype, [1, rows, self._width])
+        if self._shown.get(graph) != (self._logits, rows):
+            self._memory.bind_input(graph.binding, "logits", self._logits, self._dtype, [1, rows, self._width])
+            self._shown[graph] = self._logits, rows
         graph.run(inputs, outputs)
 
 
