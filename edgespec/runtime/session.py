@@ -109,6 +109,7 @@ def _prepare_cuda(options: Any, cuda: CudaOptions) -> None:
     found = inspect_cuda()  # also loads the libraries that the provider links to
     if found.obstacle is not None:
         raise cuda_refused(found.obstacle, found.remedy)
+    ort.set_default_logger_severity(4)  # what fails in CUDA would be written across the screen as well
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if cuda.fpa_intb_gemm:
         options.add_session_config_entry("ep.cuda.fpa_intb_gemm", "1")
@@ -153,5 +154,5 @@ def _let_go_of_mapped(directory: Path) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of what an error says, or its name."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """The first line of what an error says, or its name; of CUDA's, without where in ONNX Runtime it was met."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].partition(" ; GPU=")[0]
