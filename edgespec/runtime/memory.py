@@ -10,7 +10,9 @@ from typing import Any
 import onnxruntime as ort
 from numpy.typing import DTypeLike, NDArray
 
+from edgespec.errors import ModelError, OutOfMemoryError
 from edgespec.runtime.device import DeviceKind
+from edgespec.runtime.session import first_line, says_out_of_memory
 
 
 @dataclass(slots=True)
@@ -42,8 +44,14 @@ class Memory:
         self.traffic = Traffic()
 
     def place(self, array: NDArray[Any]) -> ort.OrtValue:
-        """`array` there: itself in the host's memory, a copy elsewhere."""
-        return ort.OrtValue.ortvalue_from_numpy(array, self.device, 0)
+        """`array` there: itself in the host's memory, a copy elsewhere. Raises: OutOfMemoryError, ModelError."""
+        try:
+            return ort.OrtValue.ortvalue_from_numpy(array, self.device, 0)
+        except Exception as e:  # ONNX Runtime raises classes of its own that share no base but Exception
+            if says_out_of_memory(e):
+                size = f"{array.nbytes / 1e6:.1f} MB more"
+                raise OutOfMemoryError(f"the GPU has no room for {size}; use --device cpu, or a smaller model.") from e
+            raise ModelError(f"the GPU takes no data ({first_line(e)}); use --device cpu.") from e
 
     def bind_input(
         self, binding: Any, name: str, value: ort.OrtValue, dtype: DTypeLike, shape: Sequence[int], skip: int = 0

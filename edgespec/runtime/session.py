@@ -76,7 +76,7 @@ def open_session(graph: Path, device: DeviceKind, cuda: CudaOptions = USUAL) -> 
     except EdgespecError:
         raise
     except Exception as e:  # ONNX Runtime raises classes of its own that share no base but Exception
-        if device == "cuda" and _says_out_of_memory(e):
+        if device == "cuda" and says_out_of_memory(e):
             raise _does_not_fit(graph) from e
         raise ModelError(f"ONNX Runtime cannot load {graph}: {first_line(e)}") from e
     _let_go_of_mapped(graph.parent)
@@ -84,8 +84,15 @@ def open_session(graph: Path, device: DeviceKind, cuda: CudaOptions = USUAL) -> 
 
 
 def open_small_session(model: bytes, device: DeviceKind) -> ort.InferenceSession:
-    """A session for a serialized graph of ours. Raises ModelError if it would not run on `device`."""
-    return _open(model, device, USUAL)
+    """A session for a serialized graph of ours. Raises ModelError if it would not run on `device`, OutOfMemoryError."""
+    try:
+        return _open(model, device, USUAL)
+    except EdgespecError:
+        raise
+    except Exception as e:  # as in `open_session`
+        if says_out_of_memory(e):
+            raise OutOfMemoryError(f"the {device} has no room for a graph; use --device cpu.") from e
+        raise ModelError(f"ONNX Runtime cannot load a graph for {device}: {first_line(e)}") from e
 
 
 def _open(model: Path | bytes, device: DeviceKind, cuda: CudaOptions) -> ort.InferenceSession:
@@ -134,7 +141,8 @@ def _does_not_fit(graph: Path) -> OutOfMemoryError:
     return OutOfMemoryError(f"{graph.parent.name} does not fit into memory; close programs or take a smaller model.")
 
 
-def _says_out_of_memory(error: Exception) -> bool:
+def says_out_of_memory(error: Exception) -> bool:
+    """Whether ONNX Runtime, or CUDA through it, failed for want of memory."""
     text = str(error).lower()
     return "out of memory" in text or "failed to allocate memory" in text
 

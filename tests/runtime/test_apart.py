@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from apart import FULL, LOST, Failing, open_apart
 from numpy.typing import NDArray
+from onnxruntime.capi.onnxruntime_pybind11_state import RuntimeException
 from tiny import TOKENS, write_tiny_gguf
 from tiny_lm import CONTEXT, VOCAB, Shape, reference
 
@@ -22,7 +23,7 @@ from edgespec.decoding.protocols import Fixed
 from edgespec.decoding.remote import best_of, scores_of, takes_rows
 from edgespec.decoding.rounds import generate
 from edgespec.decoding.sampling import Sampler, Sampling
-from edgespec.errors import GenerationError
+from edgespec.errors import GenerationError, ModelError, OutOfMemoryError
 from edgespec.graph import convert_gguf
 from edgespec.graph.builder import Profile
 from edgespec.graph.synthetic import write_synthetic
@@ -286,6 +287,18 @@ def test_a_draft_whose_device_is_lost_drafts_on(passes: int, half: Path) -> None
     draft = failing(half, passes, LOST)
     assert answer(open_half(half), Sampling(), draft) == answer(open_half(half), Sampling())
     assert draft.device.kind == "cpu"
+
+
+@pytest.mark.parametrize(("message", "kind", "told"), [(FULL, OutOfMemoryError, "no room"), (LOST, ModelError, "700")])
+def test_a_device_that_takes_no_cache_is_told_of(
+    message: str, kind: type[Exception], told: str, half: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise RuntimeException(message)
+
+    monkeypatch.setattr("onnxruntime.OrtValue.ortvalue_from_numpy", refuse)
+    with pytest.raises(kind, match=rf"^the GPU .*{told}.*; use --device cpu"):
+        open_apart(half, 96, len(TOKENS))
 
 
 def test_where_nothing_can_be_rebuilt_the_pass_fails_and_the_length_stays(half: Path) -> None:
