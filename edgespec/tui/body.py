@@ -47,7 +47,7 @@ class Body(Lines):
         first = self._document.append(printable(text))
         lines = tuple(self._document.lines)
         self._pace += (len(lines) - len(self.lines) - self._pace) / _AHEAD
-        room = min(round(self._pace * _AHEAD), self.screen.size.height // 5)
+        room = min(round(self._pace * _AHEAD), self.screen.size.height // 3)
         self.show(lines, first, self.rows if len(lines) <= self.rows else len(lines) + max(room, 0))
 
     async def finish(self) -> None:

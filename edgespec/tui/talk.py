@@ -35,7 +35,7 @@ from edgespec.tui.sidebar import Sidebar
 from edgespec.tui.slash import SlashCommands
 from edgespec.tui.status import Status
 from edgespec.tui.switching import Switch, introduction
-from edgespec.tui.terminal import figure_seconds, frame_seconds, over_ssh
+from edgespec.tui.terminal import Pace, figure_seconds, over_ssh
 from edgespec.tui.theme import LIGHT
 from edgespec.tui.transcript import Transcript
 from edgespec.tui.turn import Turn
@@ -80,6 +80,7 @@ class TalkApp(OutletApp):
         self.turns = Turns(self.recorder)
         self._after_turn: Callable[[], Awaitable[None]] | None = None
         self._frame: Timer | None = None
+        self._pace = Pace()
         self._figures_at, self._figures_behind = 0.0, False
 
     def get_default_screen(self) -> Screen[None]:
@@ -230,6 +231,7 @@ class TalkApp(OutletApp):
     @on(messages.RoundsArrived)
     def _rounds_arrived(self) -> None:
         if self._frame is None:
+            self._pace = Pace()
             self._paint_frame()
 
     def _paint_frame(self) -> None:
@@ -238,7 +240,7 @@ class TalkApp(OutletApp):
         turn.watched = False  # before looking: what comes later than this is told
         if self._show_rounds():
             turn.watched = True
-            self._frame = self.set_timer(frame_seconds(), self._paint_frame)
+            self._frame = self.set_timer(self._pace.wait(), self._paint_frame)
 
     def _show_rounds(self) -> bool:
         """Show the rounds that have come, and every few frames the figures of all; whether there were any."""

@@ -6,12 +6,16 @@ import os
 import unicodedata
 from collections.abc import Mapping
 from functools import lru_cache
+from time import thread_time
 
 from rich.cells import cell_len
 
-_FRAME, _FIGURES, _REMOTE = 0.2, 0.5, 2.5
-"""Seconds between two paintings of what streams, and of figures; over SSH so many times as long. Each takes processor
-time from the model, or bytes from the line."""
+_FRAME, _FIGURES, _REMOTE = 0.1, 0.5, 2.5
+"""Seconds between two paintings of what streams, at least, and of figures; over SSH so many times as long."""
+
+_LONGEST_FRAME = 0.3
+_SHARE = 0.025
+"""Of a processor's time that may go into painting while a model answers: it is taken from the model."""
 
 
 def over_ssh(environment: Mapping[str, str] = os.environ) -> bool:
@@ -19,8 +23,22 @@ def over_ssh(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def frame_seconds() -> float:
-    """How often more of an answer is shown."""
+    """How often more of an answer is shown at most."""
     return _FRAME * (_REMOTE if over_ssh() else 1)
+
+
+class Pace:
+    """How often the thread that made it may paint: less often where a painting takes longer, as on a large screen or a
+    slow machine."""
+
+    def __init__(self) -> None:
+        self._spent, self._each = thread_time(), 0.0
+
+    def wait(self) -> float:
+        """Seconds until the next painting. To be asked once after each."""
+        before, self._spent = self._spent, thread_time()
+        self._each += (self._spent - before - self._each) / 4
+        return max(frame_seconds(), min(self._each / _SHARE, _LONGEST_FRAME))
 
 
 def figure_seconds() -> float:

@@ -16,7 +16,7 @@ from textual.widgets import Footer, Static
 from edgespec.chat.screen import printable
 from edgespec.tui import figures
 from edgespec.tui.lines import Lines
-from edgespec.tui.terminal import frame_seconds
+from edgespec.tui.terminal import Pace, frame_seconds
 from edgespec.tui.tokens import Look, Origin, TokenLines, origins
 from edgespec.tui.turn import Turn
 
@@ -60,7 +60,8 @@ class TokenView(ModalScreen[None]):
         self._lines, self._legend = self.query_one(Lines), self.query_one("#legend", Static)
         self._scroll = self.query_one(VerticalScroll)
         self._scroll.focus()
-        self.set_interval(frame_seconds(), self._grow)
+        self._pace = Pace()
+        self.set_timer(frame_seconds(), self._grow_on)
         self.call_after_refresh(self._begin)
 
     def on_resize(self) -> None:
@@ -76,6 +77,10 @@ class TokenView(ModalScreen[None]):
         )
         self._tokens = TokenLines(look, self._turns[self._shown].decode)
         self._grow(anew=True)
+
+    def _grow_on(self) -> None:
+        self._grow()
+        self.set_timer(self._pace.wait(), self._grow_on)
 
     def _grow(self, *, anew: bool = False) -> None:
         turn, tokens = self._turns[self._shown], self._tokens

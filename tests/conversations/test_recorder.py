@@ -16,6 +16,7 @@ from homes import fill_home
 from speakers import Parrot, say, texts
 
 from edgespec.chat.conversation import Message
+from edgespec.chat.events import TextDelta
 from edgespec.chat.session import Chat, Settings
 from edgespec.conversations import FILE, database
 from edgespec.conversations.figures import to_answer
@@ -65,6 +66,20 @@ def test_each_round_is_kept(recorder: Recorder) -> None:
         said += getattr(event, "text", "") if type(event).__name__ == "TextDelta" else ""
         (found,) = kept(recorder).list()
         assert kept(recorder).load(found.id).path()[-1].text == said
+
+
+def test_what_is_about_to_be_shown_is_kept_when_told(recorder: Recorder) -> None:
+    recorder.begin("one two three")
+    (found,) = kept(recorder).list()
+    said = ""
+    for event in recorder.answer(Parrot(), "one two three", keep_each=False):
+        if isinstance(event, TextDelta):
+            before, said = said, said + event.text
+            assert kept(recorder).load(found.id).path()[-1].text == before
+            recorder.keep()
+            assert kept(recorder).load(found.id).path()[-1].text == said
+    recorder.keep()  # too late: the answer has ended, and stays as it did
+    assert kept(recorder).load(found.id) == recorder.conversation
 
 
 def test_what_was_never_answered_was_never_said(recorder: Recorder) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 from scripted import ScriptedChat, answered, app_for, ask, make_round, screen_text, wait_for_text, wait_until
 
-from edgespec.chat.events import PromptProgress
+from edgespec.chat.events import PromptProgress, TextDelta
 from edgespec.errors import UsageError
 from edgespec.tui.body import Body
 from edgespec.tui.prompt import Prompt
 from edgespec.tui.thoughts import Thoughts
 from edgespec.tui.transcript import AnswerBlock, Note, Transcript
+from edgespec.tui.turn import Turn
 
 
 async def test_an_answer_is_read_while_it_is_written(chat: ScriptedChat) -> None:
@@ -272,6 +273,35 @@ async def test_the_screen_follows_only_a_reader_at_the_end(chat: ScriptedChat) -
         assert transcript.scroll_y == kept
         await pilot.press("ctrl+end")
         await wait_until(pilot, lambda: transcript.scroll_y == transcript.max_scroll_y)
+
+
+async def test_room_is_made_for_what_streams_and_taken_back(chat: ScriptedChat) -> None:
+    app = app_for(chat)
+    async with app.run_test(size=(80, 24)) as pilot:
+        transcript = app.query_one(Transcript)
+        await ask(pilot, "list?")
+        await wait_until(pilot, lambda: app.query("AnswerBlock > Body"))
+        body, spare = app.query_one("AnswerBlock > Body", Body), set[int]()
+        for i in range(12):
+            chat.say(f"- line {i}\n- and\n- more\n", make_round())
+            await wait_for_text(pilot, f"line {i}")
+            spare.add(body.size.height - len(body.lines))
+            assert transcript.scroll_y == transcript.max_scroll_y
+        assert 0 < max(spare) <= 8
+        chat.finish()
+        await answered(pilot, 1)
+        assert body.size.height == len(body.lines) == 36
+        assert "more" in screen_text(app)
+
+
+def test_the_screen_is_told_of_rounds_only_while_it_does_not_look() -> None:
+    turn = Turn()
+    told = [turn.arrive(TextDelta(text, make_round()), 1.0) for text in "abc"]
+    assert told == [True, False, False]
+    turn.watched = False
+    assert turn.arrive(TextDelta("d", make_round()), 2.0)
+    assert "".join(delta.text for delta, _ in turn.take()) == "abcd"
+    assert not list(turn.take())
 
 
 @pytest.mark.parametrize("opened", [False, True])

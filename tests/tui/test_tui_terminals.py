@@ -10,7 +10,7 @@ from scripted import ScriptedChat, answered, app_for, ask, make_round, screen_te
 
 from edgespec.tui.app import EdgespecApp
 from edgespec.tui.setup import Setup
-from edgespec.tui.terminal import frame_seconds, needs_ascii, over_ssh, to_ascii
+from edgespec.tui.terminal import Pace, frame_seconds, needs_ascii, over_ssh, to_ascii
 
 
 @pytest.mark.parametrize(
@@ -57,6 +57,14 @@ async def test_nothing_but_ascii_is_painted_where_nothing_else_is_known(
             await pilot.press(key)
         await pilot.pause()
         assert screen_text(app).isascii()
+
+
+@pytest.mark.parametrize(("each", "wait"), [(0.0001, 0.1), (0.005, 0.2), (0.1, 0.3)])
+def test_painting_takes_its_share_and_no_more(each: float, wait: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(100))
+    monkeypatch.setattr("edgespec.tui.terminal.thread_time", lambda: next(clock) * each)
+    pace = Pace()
+    assert [pace.wait() for _ in range(30)][-1] == pytest.approx(wait, rel=0.01)
 
 
 async def test_far_away_less_is_painted(chat: ScriptedChat, monkeypatch: pytest.MonkeyPatch) -> None:
