@@ -119,7 +119,10 @@ def predict_here(choice: Choice) -> str:
 def memory_of(bundle: Bundle) -> int:
     """Bytes that a bundle will take with the context that it gets unless another is asked for, as they are counted when
     it is opened. A table, which has no graph, is as large as its file."""
-    needs = _needs(bundle)
+    return _memory(bundle, _needs(bundle))
+
+
+def _memory(bundle: Bundle, needs: Needs | None) -> int:
     return needs.total(min(bundle.context_length, MAX_DEFAULT_CONTEXT)) if needs else bundle.manifest.size
 
 
@@ -131,9 +134,9 @@ def _device_for(bundle: Bundle) -> DeviceKind:
     return likely_device("auto") if bundle.manifest.half_precision else "cpu"
 
 
-def _obstacle(bundle: Bundle) -> str | None:
+def _obstacle(bundle: Bundle, needs: Needs | None) -> str | None:
     """Why it cannot be opened: not even the shortest context that a model is opened with fits beside its weights."""
-    needs, available = _needs(bundle), available_memory(_device_for(bundle))
+    available = available_memory(_device_for(bundle))
     if needs is None or available is None:
         return None
     least = needs.total(min(bundle.context_length, LEAST_CONTEXT))
@@ -145,7 +148,7 @@ def _here(name: str, store: Store) -> Choice:
         bundle = store.open(name)
     except EdgespecError as error:
         return Choice(name, obstacle=str(error))
-    draft = paired_draft(bundle, store)
+    draft, needs = paired_draft(bundle, store), _needs(bundle)
     about = f"{bundle.manifest.recipe}, {bundle.manifest.license or 'licence unknown'}"
     made_for = bundle.manifest.made_for
     if made_for is not None:
@@ -155,10 +158,10 @@ def _here(name: str, store: Store) -> Choice:
     return Choice(
         name,
         size=bundle.manifest.size,
-        memory=memory_of(bundle),
+        memory=_memory(bundle, needs),
         draft=draft,
         speedup=_speedup(bundle, draft, store),
-        obstacle=_obstacle(bundle),
+        obstacle=_obstacle(bundle, needs),
         about=about,
         target=made_for.target if made_for else None,
     )

@@ -9,7 +9,19 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.gpu.common import CLOSE, TEXT, TINY, Bench, Finding, Remembered, answer, open_host, shrunk, tokens
+from benchmarks.gpu.common import (
+    CLOSE,
+    TEXT,
+    TINY,
+    Bench,
+    Finding,
+    Remembered,
+    answer,
+    difference,
+    open_host,
+    shrunk,
+    tokens,
+)
 from benchmarks.gpu.families import FAMILIES
 from edgespec.decoding.exactness import splits_agree
 from edgespec.graph.synthetic import SyntheticFormat
@@ -68,7 +80,7 @@ def check_rewind(bench: Bench) -> Iterator[Finding]:
             fresh.forward(ids[:length])
         other = ids[::-1][:8]
         a, b = model.forward(other), fresh.forward(other)
-        worst = max(worst, float(np.square(a - b).mean() / b.var()))
+        worst = max(worst, difference(a, b))
     yield Finding("rewound against fresh: off by", f"{worst:.1e}", "of var.", good=worst < CLOSE)
 
 
@@ -147,9 +159,9 @@ def fail_after(model: OnnxCausalLM, passes: int) -> None:
 
 
 def _off(bench: Bench, graph: Path, vocab: int) -> float:
-    """Mean square difference of the device's logits to the host's, as a share of the variance."""
+    """The `difference` of a graph's logits there to those here."""
     host, device = _in_passes(open_host(graph, vocab)), _in_passes(bench.open(graph, vocab))
-    return float(np.square(device - host).mean() / host.var())
+    return difference(device, host)
 
 
 def _in_passes(model: OnnxCausalLM) -> Any:

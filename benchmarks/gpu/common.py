@@ -9,6 +9,9 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgespec.bundle import default_store
 from edgespec.decoding.passes import prefill
 from edgespec.decoding.protocols import Draft, Fixed, Worth, always
@@ -202,6 +205,11 @@ def answer(
     """The text, prompt included, and the rounds behind it."""
     history = begin(model)
     return history, go_on(model, history, count, drafter, exact=exact)
+
+
+def difference(there: NDArray[np.float32], here: NDArray[np.float32]) -> float:
+    """Mean square difference of the device's logits to the host's, as a share of the variance; see CLOSE."""
+    return float(np.square(there - here).mean() / here.var())
 
 
 def shrunk(config: DecoderConfig, layers: int) -> DecoderConfig:

@@ -12,7 +12,7 @@ import numpy as np
 from gguf.constants import GGMLQuantizationType
 from numpy.typing import NDArray
 
-from benchmarks.gpu.common import CLOSE, DRAFT, TINY, Bench, Finding, answer, tokens
+from benchmarks.gpu.common import CLOSE, DRAFT, TINY, Bench, Finding, answer, difference, tokens
 from edgespec.decoding.drafters.eagle import EagleDrafter
 from edgespec.decoding.exactness import splits_agree
 from edgespec.errors import ModelError
@@ -45,7 +45,7 @@ def check_heads(bench: Bench) -> Iterator[Finding]:
     fetched = target.traffic.to_host
     yield Finding("hidden states fetched for it", fetched, "bytes", good=fetched == 0)
     expected = here.forward(ids[1:33], target.hidden_states(0, 32)).copy()
-    off = float(np.square(said - expected).mean() / expected.var())
+    off = difference(said, expected)
     yield Finding("a head's logits: off by", f"{off:.1e}", "of var.", good=off < CLOSE)
     there.traffic.reset()
     start = perf_counter()

@@ -111,9 +111,12 @@ class Recorder:
             yield last
 
     def keep(self) -> None:
-        """Keep what has come of the answer. From any thread, before it is shown."""
+        """Keep what has come of the answer. From any thread, before it is shown; nothing once it has ended, since it
+        is kept then."""
         if (leaf := self.conversation.leaf) is not None:
-            self._keep([self.conversation.entries[leaf]], passing=True)
+            entry = self.conversation.entries[leaf]
+            if entry.finish is None:
+                self._keep([entry], passing=True)
 
     def take_back(self) -> None:
         """The last message was not answered at all, so it has not been said."""

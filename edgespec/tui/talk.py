@@ -64,6 +64,7 @@ class TalkApp(OutletApp):
     CSS_PATH = Path("styles.tcss")
     TITLE = "edgespec"
     TOOLTIP_DELAY = float("inf")  # Tooltips of table cells would read an answer as markup.
+    _pace: Pace  # of the frames since there was word of rounds
     HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]]] = [(0, "-narrow"), (100, "-wide")]  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, load: Load, recorder: Recorder | None = None, setup: Setup | None = None) -> None:
@@ -80,7 +81,6 @@ class TalkApp(OutletApp):
         self.turns = Turns(self.recorder)
         self._after_turn: Callable[[], Awaitable[None]] | None = None
         self._frame: Timer | None = None
-        self._pace = Pace()
         self._figures_at, self._figures_behind = 0.0, False
 
     def get_default_screen(self) -> Screen[None]:
