@@ -86,9 +86,9 @@ def main() -> None:
     whole = text()
     found: dict[str, list[float]] = {"n-gram lookup": [], "weighed by the controller": [], "with two more": []}
     for _ in range(RUNS):
-        lookup = NgramDrafter(LENGTH)
-        alone = Controller([NgramDrafter(LENGTH)], COSTS, exact=True, name="one")
-        three = Controller([NgramDrafter(LENGTH), Idle("head"), Idle("draft")], COSTS, exact=True, name="three")
+        lookup = NgramDrafter()
+        alone = Controller([NgramDrafter()], COSTS, exact=True, name="one")
+        three = Controller([NgramDrafter(), Idle("head"), Idle("draft")], COSTS, exact=True, name="three")
         for name, policy in zip(found, (Fixed(lookup), alone, three), strict=True):
             found[name].append(microseconds(policy, whole))
     for name, times in found.items():

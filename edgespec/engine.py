@@ -89,7 +89,7 @@ def open_chat(
         costs = _costs(bundle, drafting, target, drafters, settings.longest_draft, store, progress)
         policy = Controller(drafters, costs, exact=settings.exact_mode, name=drafters[-1].name)
         if settings.draft_branches > 1:
-            policy = Branching(policy, target.context_length, settings.draft_branches - 1)
+            policy = Branching(policy, settings.draft_branches - 1)
     chat = Chat(
         target,
         tokenizer,
@@ -207,7 +207,7 @@ def _make_drafters(
     """Looking up costs next to nothing, so it stands in front of every other drafter: in what was said, and, unless
     that is all that is wanted, in a table of what this very model says, if there is one. It is all there is if memory
     does not hold a draft beside the target."""
-    drafters: list[Drafter] = [NgramDrafter(target.context_length)]
+    drafters: list[Drafter] = [NgramDrafter()]
     if draft == "ngram":
         return _Drafting(drafters)
     device = resources.for_draft

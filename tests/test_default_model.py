@@ -52,7 +52,7 @@ def chat(default_bundle: Bundle) -> Iterator[Chat]:
 @pytest.fixture(scope="module")
 def drafters(skip_bundle: Bundle) -> dict[str, Drafter]:
     draft = open_model(skip_bundle, Resources(CONTEXT))
-    return {"ngram": NgramDrafter(CONTEXT), "layer skip": DraftModelDrafter(draft, "layer skip")}
+    return {"ngram": NgramDrafter(), "layer skip": DraftModelDrafter(draft, "layer skip")}
 
 
 def answer(chat: Chat, prompt: str, drafter: Drafter | None, settings: Settings) -> Answer:
@@ -111,12 +111,12 @@ def test_splits_into_passes_agree(default_bundle: Bundle) -> None:
 def test_a_seeded_sample_is_the_same_with_a_chosen_draft(chat: Chat) -> None:
     settings = Settings(Sampling(temperature=0.8, top_p=0.95, seed=5), exact=True, max_tokens=64)
     expected = answer(chat, PROMPTS[5], None, settings).tokens
-    assert answer(chat, PROMPTS[5], NgramDrafter(CONTEXT), settings).tokens == expected
+    assert answer(chat, PROMPTS[5], NgramDrafter(), settings).tokens == expected
 
 
 def test_a_second_turn_equals_one_prefill_of_the_whole_conversation(chat: Chat) -> None:
     settings = Settings(max_tokens=48)
-    answer(chat, PROMPTS[0], NgramDrafter(CONTEXT), settings)
+    answer(chat, PROMPTS[0], NgramDrafter(), settings)
     first = list(chat.messages)
     *_, second = chat.send("Now say it in one sentence.")
     assert isinstance(second, Answer)
@@ -141,7 +141,7 @@ def test_rewinding_and_going_on_equals_a_fresh_run(default_bundle: Bundle) -> No
 
 
 def test_a_stopped_answer_keeps_its_text_and_the_next_turn_goes_on(chat: Chat) -> None:
-    chat.use(policy(NgramDrafter(CONTEXT)), Settings(max_tokens=TOKENS))
+    chat.use(policy(NgramDrafter()), Settings(max_tokens=TOKENS))
     chat.clear()
     said = ""
     for event in chat.send(PROMPTS[5]):

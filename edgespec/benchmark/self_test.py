@@ -143,7 +143,7 @@ def _same_distribution(chat: Chat, controller: Controller, settings: Settings, s
     ways: list[tuple[str, Policy]] = [(d.name, Fixed(d)) for d in (*controller.drafters, *known)]
     ways.append(("controller", _Timeless(controller.drafters, settings.exact_mode)))
     if settings.draft_branches > 1:
-        branching = Branching(ways[-1][1], chat.context_length, settings.draft_branches - 1)
+        branching = Branching(ways[-1][1], settings.draft_branches - 1)
         ways.append(("branches", branching))
     for n, (way, policy) in enumerate(ways, 1):
         answers, proposed, accepted = _sample(chat, policy, settings, seed, n)

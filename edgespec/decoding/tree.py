@@ -61,11 +61,10 @@ def tree_bias(parents: Sequence[int], past: int) -> NDArray[np.float32]:
 
 class Branching:
     """A policy that adds branches to what another policy chose: of the places where the last tokens stood before, the
-    latest that go on otherwise, with one token each. policy: the other one. capacity: the longest history. branches: at
-    most so many more."""
+    latest that go on otherwise, with one token each. policy: the other one. branches: at most so many more."""
 
-    def __init__(self, policy: Policy, capacity: int, branches: int) -> None:
-        self.policy, self._lookup, self._branches = policy, NgramDrafter(capacity), branches
+    def __init__(self, policy: Policy, branches: int) -> None:
+        self.policy, self._lookup, self._branches = policy, NgramDrafter(), branches
         self._chain: tuple[int, ...] = ()
 
     @property

@@ -75,10 +75,6 @@ class GraphBuilder:
         self._nodes.append(helper.make_node(op, inputs, results, name=name, domain=domain, **attributes))
         return results[0]
 
-    def has(self, name: str) -> bool:
-        """Whether there is a node called that."""
-        return any(node.name == name for node in self._nodes)
-
     def weight(self, name: str, chunks: Iterable[NDArray[Any]], shape: Sequence[int], element: int) -> str:
         """Write `chunks` one after the other, little-endian, as one tensor of the data file."""
         self._data.seek(-(-self._data.tell() // _ALIGNMENT) * _ALIGNMENT)

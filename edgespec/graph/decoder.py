@@ -79,10 +79,10 @@ class DecoderGraph:
 
     def _feed_forward(self, n: int, source: int, x: str) -> str:
         graph, name = self._graph, f"layers.{n}.ffn"
-        gate, up = (
-            self._linear(f"{name}.{part}", x, [f"blk.{source}.ffn_{part}"], f"blk.{source}.ffn_norm.weight")
-            for part in ("gate", "up")
-        )
+        parts = [f"blk.{source}.ffn_{part}" for part in ("gate", "up")]
+        both = self._linear(f"{name}.gate_up", x, parts, f"blk.{source}.ffn_norm.weight")
+        gate, up = f"{name}.gate", f"{name}.up"
+        graph.node("Split", [both], f"{name}.split", [gate, up], axis=-1, num_outputs=2)
         if self._config.activation == "silu":
             # x * sigmoid(alpha * x): with alpha 1 it is SiLU.
             activated = graph.node("QuickGelu", [gate], f"{name}.silu", domain=MICROSOFT, alpha=1.0)

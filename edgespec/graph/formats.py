@@ -17,7 +17,9 @@ from edgespec.graph.quantize import BLOCK, Rows, float_chunks, int8_chunks
 WeightsName = Literal["int8", "int4", "mixed", "kept", "float32"]
 _INT8_ACTIVATIONS: Final = 4
 """MatMulNBits' accuracy_level whose passes of a few rows cost little more than those of one."""
-
+WORTH_SUMS: Final = 1 << 20
+"""Weights behind one input. The nodes that make its sums take about 10 microseconds, in which the processor reads what
+four bits save on half as many; and four bits take longer to multiply."""
 
 _Quantized = tuple[NDArray[np.uint8], NDArray[np.float32]]
 
@@ -133,15 +135,15 @@ class Int4Format(Int8Format):
 
 
 class KeptFormat(Int8Format):
-    """The file's own values where it has int4.py's four bits, at the speed of int4; int8 for all else."""
+    """The file's own values where it has int4.py's four bits and that pays, at the speed of int4; int8 for all else."""
 
-    recipe = "kept: the file's own 4-bit values, else int8 with equalized channels, block 32, accuracy level 4"
+    recipe = "kept: the file's own 4-bit values where they pay, else int8 with equalized channels, block 32, level 4"
 
     def equalizes(self, parts: Sequence[Rows]) -> bool:
-        return not has_four_bits(parts)
+        return not _pays(parts)
 
     def linear(self, graph: GraphBuilder, name: str, x: str, parts: Sequence[Rows]) -> str:
-        if not has_four_bits(parts):
+        if not _pays(parts):
             return super().linear(graph, name, x, parts)
         rows, width = _size(parts)
         if has_least_values(parts):
@@ -151,9 +153,7 @@ class KeptFormat(Int8Format):
 
     def _with_sums(self, graph: GraphBuilder, x: str, width: int) -> str:
         """x [1,S,K] -> [1,S,K + 2C]: x, and behind it twice the sums of its blocks, C = `sum_columns`."""
-        name, blocks = f"{x}.with_sums", width // BLOCK
-        if graph.has(name):
-            return name
+        blocks = width // BLOCK
         shape = graph.constant(f"{x}.blocks_shape", [1, -1, blocks, BLOCK])
         axes = graph.constant(f"{x}.sums_axis", [3])
         sums = graph.node(
@@ -162,7 +162,7 @@ class KeptFormat(Int8Format):
         if missing := sum_columns(width) - blocks:
             pads = graph.constant(f"{x}.sums_pads", [0, 0, 0, 0, 0, missing])
             sums = graph.node("Pad", [sums, pads], f"{x}.padded_sums")
-        return graph.node("Concat", [x, sums, sums], name, axis=-1)
+        return graph.node("Concat", [x, sums, sums], f"{x}.with_sums", axis=-1)
 
 
 class Float32Format:
@@ -201,6 +201,12 @@ FORMATS: Final[Mapping[WeightsName, WeightFormat]] = MappingProxyType(
 )
 """`mixed` spares the two kinds of matrix that cost the default model most: of its mean KL of 0.22 in int4, half is due
 to down and a fifth to qkv."""
+
+
+def _pays(parts: Sequence[Rows]) -> bool:
+    """Whether `parts` have four bits, and so many of them that it pays to keep them."""
+    rows, width = _size(parts)
+    return has_four_bits(parts) and (not has_least_values(parts) or rows * width >= WORTH_SUMS)
 
 
 def _store_float32(graph: GraphBuilder, name: str, parts: Sequence[Rows]) -> str:

@@ -76,9 +76,13 @@ class OnnxCausalLM:
         )
         self._tail = Tail(memory, io.vocab_size, self.vocab_size, io.logits_dtype) if memory.apart else None
         self._padding_suffices: bool | None = None if io.attention_padding else False
-        self._keep[0] = -1  # not bound
-        if io.context_length:
-            self._bind_input("context_length", self._context, [])
+        for name, value, taken in (
+            ("context_length", self._context, io.context_length),
+            ("num_logits_to_keep", self._keep, io.logits_to_keep),
+            ("attention_padding", self._padding, io.attention_padding),
+        ):
+            if taken:  # by address: the host reads what is there when the graph runs
+                self._bind_input(name, value, [])
 
     @classmethod
     def open(
@@ -166,9 +170,8 @@ class OnnxCausalLM:
             self._memory.bind_input(self._binding, "position_ids", self._positions, np.int64, [1, n], skip)
         if io.logits_to_keep and self._keep[0] != kept:
             self._keep[0] = kept
-            self._bind_input("num_logits_to_keep", self._keep, [])
-        if io.attention_padding:
-            self._bind_input("attention_padding", self._padding, [])
+            if self._memory.apart:
+                self._bind_input("num_logits_to_keep", self._keep, [])
         if self._states is not None:
             self._states.bind(self._binding, past, n)
         self._cache.bind(self._binding, past, n)

@@ -39,7 +39,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def chat(home: Path, monkeypatch: pytest.MonkeyPatch) -> Chat:
     monkeypatch.setenv("EDGESPEC_HOME", str(home))
     chat = open_chat("tiny", draft="none", settings=Settings(max_tokens=16))
-    chat.use(Fixed(NgramDrafter(chat.context_length)), chat.settings)  # a controller would go by the clock
+    chat.use(Fixed(NgramDrafter()), chat.settings)  # a controller would go by the clock
     return chat
 
 

@@ -40,7 +40,7 @@ SAMPLED = dataclasses.replace(SETTINGS, sampling=Sampling(temperature=0.8, seed=
 
 DRAFTERS: dict[str, Callable[[], Drafter | None]] = {
     "none": lambda: None,
-    "ngram": lambda: NgramDrafter(CONTEXT),
+    "ngram": lambda: NgramDrafter(),
     "erratic": lambda: erratic(TABLE, seed=1),
     "draft model": lambda: DraftModelDrafter(TableModel(OTHER, context_length=CONTEXT)),
 }
@@ -238,7 +238,7 @@ def close(iterator: Iterator[Event]) -> None:
 
 @pytest.mark.parametrize("when", [0, 1, 5, 12])
 def test_an_iterator_that_is_left_open_says_no_more_once_the_next_turn_began(scene: Make, when: int) -> None:
-    stage, closed = scene(NgramDrafter(CONTEXT)), scene(NgramDrafter(CONTEXT))
+    stage, closed = scene(NgramDrafter()), scene(NgramDrafter())
     left, other = stage.chat.send(LONG), closed.chat.send(LONG)
     assert len(list(itertools.islice(left, when))) == len(list(itertools.islice(other, when))) == when
     close(other)

@@ -29,7 +29,7 @@ MakeDrafter = Callable[[], Drafter | Controller | None]
 
 def controller(draft: TableModel) -> Controller:
     """All kinds of drafters, and the choice among them."""
-    drafters = [NgramDrafter(CONTEXT), erratic(TARGET, seed=5), DraftModelDrafter(draft)]
+    drafters = [NgramDrafter(), erratic(TARGET, seed=5), DraftModelDrafter(draft)]
     return Controller(drafters, COSTS, exact=True, name="controller")
 
 
@@ -39,7 +39,7 @@ DRAFTERS: dict[str, MakeDrafter] = {
     "oracle": lambda: oracle(TARGET),
     "contrarian": lambda: contrarian(TARGET),
     "erratic": lambda: erratic(TARGET, seed=3),
-    "ngram": lambda: NgramDrafter(CONTEXT),
+    "ngram": lambda: NgramDrafter(),
     "draft model": lambda: DraftModelDrafter(TableModel(OTHER, context_length=CONTEXT)),
     "the target itself": lambda: DraftModelDrafter(TableModel(TARGET, context_length=CONTEXT)),
     "controller": lambda: controller(TableModel(OTHER, context_length=CONTEXT)),

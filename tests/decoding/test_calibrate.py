@@ -56,8 +56,8 @@ class TimedModel(TableModel):
 class SlowLookup(NgramDrafter):
     """Takes a third of a millisecond, whatever it proposes."""
 
-    def __init__(self, clock: Clock, capacity: int) -> None:
-        super().__init__(capacity)
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
         self._clock = clock
 
     def propose(self, history: Sequence[int], k: int, sampler: Sampler, worth: Worth = always) -> Draft:
@@ -103,14 +103,14 @@ def test_a_draft_model_is_timed_by_token_and_by_what_it_has_to_read() -> None:
 
 def test_a_lookup_costs_the_same_however_long_its_draft_is() -> None:
     clock = Clock()
-    costs = measure_costs(TimedModel(clock), [SlowLookup(clock, 200)], k_max=K, clock=clock)
+    costs = measure_costs(TimedModel(clock), [SlowLookup(clock)], k_max=K, clock=clock)
     cost = costs.drafts["ngram"]
     assert (cost.fixed, cost.token, cost.lag) == (pytest.approx(1 / 3), pytest.approx(0.0), 0.0)
 
 
 def test_every_drafter_is_measured_and_one_that_is_silent_costs_nothing() -> None:
     clock = Clock()
-    drafters = [SlowLookup(clock, 200), silent(), DraftModelDrafter(TimedModel(clock, base=1.0))]
+    drafters = [SlowLookup(clock), silent(), DraftModelDrafter(TimedModel(clock, base=1.0))]
     costs = measure_costs(TimedModel(clock), drafters, k_max=K, clock=clock)
     assert list(costs.drafts) == ["ngram", "silent", "draft"]
     assert costs.drafts["silent"] == DraftCost(0.0)
@@ -141,7 +141,7 @@ def test_caches_are_empty_afterwards_and_progress_ends() -> None:
 def test_the_smallest_contexts_will_do(context_length: int) -> None:
     clock = Clock()
     model = TimedModel(clock, context_length=context_length)
-    costs = measure_costs(model, [NgramDrafter(context_length)], k_max=K, clock=clock)
+    costs = measure_costs(model, [NgramDrafter()], k_max=K, clock=clock)
     assert costs.contexts[0] < costs.contexts[1] < context_length
     assert max(p.past + len(p.ids) for p in model.passes) <= context_length
 

@@ -64,18 +64,18 @@ EARLIER = history()
 
 DRAFTERS: dict[str, MakeDrafter] = {
     "none": lambda _: None,
-    "ngram": lambda _: NgramDrafter(64),
+    "ngram": lambda _: NgramDrafter(),
     "history": lambda _: EARLIER,
     "table": lambda _: table(),
     "sampled": lambda _: DraftModelDrafter(TableModel(OTHER)),
     "chosen": lambda _: ChosenDrafter(lambda text: likeliest(OTHER, text)),
     "hostile": lambda _: hostile(),
     "controller": lambda _: Controller(
-        [NgramDrafter(64), DraftModelDrafter(TableModel(OTHER))], COSTS, exact=True, name="controller"
+        [NgramDrafter(), DraftModelDrafter(TableModel(OTHER))], COSTS, exact=True, name="controller"
     ),
     "a head": lambda target: EagleDrafter(target, TableHead(OTHER, (0, 2, 3))),
     "a head behind a controller": lambda target: Controller(
-        [NgramDrafter(64), EagleDrafter(target, TableHead(OTHER, (0, 2, 3), window=2))], COSTS, exact=True, name="c"
+        [NgramDrafter(), EagleDrafter(target, TableHead(OTHER, (0, 2, 3), window=2))], COSTS, exact=True, name="c"
     ),
     "the target itself": lambda _: DraftModelDrafter(TableModel(TARGET)),
     "a context that fills up": lambda _: DraftModelDrafter(TableModel(OTHER, context_length=len(PROMPT))),

@@ -228,7 +228,7 @@ def test_positions_and_bias_of_a_tree() -> None:
 def branched(history: Sequence[int], chain: Sequence[int], k: int = 8, branches: int = 2) -> Draft:
     said = iter(chain)
     inner = Fixed(ChosenDrafter(lambda _: next(said), lambda _history, _k: len(chain)))
-    return Branching(inner, CONTEXT, branches).propose(history, k, GREEDY)
+    return Branching(inner, branches).propose(history, k, GREEDY)
 
 
 @pytest.mark.parametrize(
@@ -258,9 +258,7 @@ def test_branches_take_no_more_than_the_room_that_there_is() -> None:
 
 def test_a_sampled_draft_stays_as_it_is() -> None:
     inner = DraftModelDrafter(TableModel(TARGET, context_length=CONTEXT))
-    draft = Branching(Fixed(inner), CONTEXT, 2).propose(
-        [1, 2, 3, 1, 2, 4, 1, 2], 4, Sampler(Sampling(temperature=1.0, seed=1))
-    )
+    draft = Branching(Fixed(inner), 2).propose([1, 2, 3, 1, 2, 4, 1, 2], 4, Sampler(Sampling(temperature=1.0, seed=1)))
     assert draft.probs is not None
     assert draft.parents is None
 
@@ -274,7 +272,7 @@ def test_the_other_policy_hears_of_its_own_proposals_only() -> None:
 
     def heard(tokens: tuple[int, ...], tested: int, accepted: int) -> tuple[int, int] | None:
         ears = Ears(ChosenDrafter(lambda text: 4 if len(text) == 8 else 1, lambda _history, _k: 2))
-        policy = Branching(ears, CONTEXT, 2)
+        policy = Branching(ears, 2)
         assert policy.propose([1, 2, 3, 1, 2, 4, 1, 2], 8, GREEDY).tokens == (4, 1, 3)
         policy.observe(Round(tokens, (4, 1, 3), tested, accepted, "correction", "chosen", 0, 0, 0))
         return ears.heard
@@ -286,7 +284,7 @@ def test_the_other_policy_hears_of_its_own_proposals_only() -> None:
 
 
 def test_with_branches_an_answer_takes_no_more_rounds_and_is_the_same() -> None:
-    chain = decode(Branching(Fixed(NgramDrafter(CONTEXT)), CONTEXT, 0), count=200)
-    tree = decode(Branching(Fixed(NgramDrafter(CONTEXT)), CONTEXT, 2), count=200)
+    chain = decode(Branching(Fixed(NgramDrafter()), 0), count=200)
+    tree = decode(Branching(Fixed(NgramDrafter()), 2), count=200)
     assert tree.rounds <= chain.rounds
     assert tree.emitted == chain.emitted == 200

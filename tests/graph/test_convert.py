@@ -83,7 +83,7 @@ def test_embedding_and_head_read_the_same_initializer(tiny_int8: Path) -> None:
 def test_no_matmul_has_zero_points(tiny_int8: Path) -> None:
     graph = onnx.load(tiny_int8 / "model.onnx", load_external_data=False).graph
     multiplied = [n for n in graph.node if n.op_type == "MatMulNBits"]
-    assert len(multiplied) == 2 * 5 + 1
+    assert len(multiplied) == 2 * 4 + 1
     assert all(len(n.input) == 3 for n in multiplied)
 
 

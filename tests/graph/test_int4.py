@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from gguf import GGMLQuantizationType as Type
 from gguf.quants import dequantize, quantize
@@ -133,6 +134,7 @@ def test_every_type_of_a_file_comes_out_at_its_quality(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, weights: WeightsName, bound: float
 ) -> None:
     """Mean KL against the file's own values in float32."""
+    monkeypatch.setattr("edgespec.graph.formats.WORTH_SUMS", 0)
     monkeypatch.setattr("tiny._type", lambda name: Type.F32 if "norm" in name else Type[kind])
     path = write_tiny_gguf(tmp_path / "tiny.gguf", hidden=128, ffn=256)
     convert_gguf(path, tmp_path / "out", weights=weights)
@@ -146,10 +148,36 @@ def log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
-def test_kept_values_give_the_same_rows_in_any_pass_of_two_or_more(tmp_path: Path) -> None:
+def test_kept_values_give_the_same_rows_in_any_pass_of_two_or_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgespec.graph.formats.WORTH_SUMS", 0)
     path = write_tiny_gguf(tmp_path / "tiny.gguf")
     convert_gguf(path, tmp_path / "out", weights="kept")
     whole, parts = Runner(tmp_path / "out"), Runner(tmp_path / "out")
     expected = whole.forward(IDS)
     found = np.concatenate([parts.forward(IDS[a:b]) for a, b in ((0, 2), (2, 5), (5, 9), (9, 12))])
     np.testing.assert_array_equal(found, expected)
+
+
+def test_sums_are_made_only_where_enough_weights_read_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gate and up share their input; int8 is evened out, and what is kept is not."""
+    monkeypatch.setattr("tiny._type", lambda name: Type.F32 if "norm" in name else Type.Q4_1)
+    path = write_tiny_gguf(tmp_path / "tiny.gguf", hidden=128, ffn=256)
+    monkeypatch.setattr("edgespec.graph.formats.WORTH_SUMS", 2 * 128 * 256)
+    assert multiplied(path, tmp_path / "some") == {"gate_up": 4, "qkv": 8, "projection": 8, "down": 8}
+    monkeypatch.setattr("edgespec.graph.formats.WORTH_SUMS", 2 * 128 * 256 + 1)
+    assert set(multiplied(path, tmp_path / "none").values()) == {8}
+    monkeypatch.setattr("tiny._type", lambda name: Type.F32 if "norm" in name else Type.Q4_0)
+    symmetric = write_tiny_gguf(tmp_path / "symmetric.gguf", hidden=128, ffn=256)
+    assert set(multiplied(symmetric, tmp_path / "all").values()) == {4}
+
+
+def multiplied(source: Path, out: Path) -> dict[str, int]:
+    """The bits of each kind of matrix in the layers."""
+    convert_gguf(source, out, weights="kept")
+    graph = onnx.load(out / "model.onnx", load_external_data=False).graph
+    bits = {
+        n.name: next(a.i for a in n.attribute if a.name == "bits") for n in graph.node if n.op_type == "MatMulNBits"
+    }
+    return {name.split(".")[3]: count for name, count in bits.items() if name.startswith("layers.")}

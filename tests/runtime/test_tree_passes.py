@@ -132,7 +132,7 @@ def test_answers_with_branches_are_those_without(model: OnnxCausalLM, graph: Pat
 
         history = TEXT[:8]
         target.forward(history[:-1])
-        policy = Branching(Fixed(NgramDrafter(CONTEXT)), CONTEXT, branches)
+        policy = Branching(Fixed(NgramDrafter()), branches)
         trees = 0
         for done in generate(
             target,

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edgespec.decoding.protocols import Draft, Worth, always
 from edgespec.decoding.sampling import Sampler
 
@@ -39,17 +36,18 @@ class NgramDrafter:
 
     Evidence of a proposal, as an index into USUAL: how many tokens agree before it, and whether the most recent other
     places go on in the same way: those with as long a match or, where there are none, with one that is a token shorter.
-    Chosen, not sampled: q is one-hot. Costs microseconds: one vectorized comparison of the whole history. capacity: the
-    longest history, in tokens.
+    Chosen, not sampled: q is one-hot. Costs microseconds: an index of pairs of tokens grows with the history.
     """
 
     name = "ngram"
     usual = USUAL
     upfront = True
 
-    def __init__(self, capacity: int) -> None:
-        self._tokens = np.zeros(capacity, dtype=np.int64)
-        self._length = 0
+    def __init__(self) -> None:
+        self._tokens: list[int] = []
+        # Where a token, and a token behind another one, stand: indexes of the last token, rising.
+        self._singles: dict[int, list[int]] = {}
+        self._pairs: dict[tuple[int, int], list[int]] = {}
 
     def propose(self, history: Sequence[int], k: int, sampler: Sampler, worth: Worth = always) -> Draft:
         self._read(history)
@@ -57,10 +55,10 @@ class NgramDrafter:
         if not match or k < 1:
             return Draft()
         source, *witnesses = places
-        draft = self._tokens[source : min(source + k, self._length)].tolist()
+        draft = self._tokens[source : source + k]
         agreement = self._agreement(draft, witnesses)
         while len(draft) < k:  # the match overlaps the end: the text repeats itself, so does the draft
-            draft.append(draft[len(draft) - (self._length - source)])
+            draft.append(draft[len(draft) - (len(self._tokens) - source)])
         # Once a proposal is accepted the match is longer by it.
         evidence = [3 * (min(match + i, MAX_MATCH) - 1) + agreement[min(i, len(agreement) - 1)] for i in range(k)]
         return Draft(tuple(draft), evidence=tuple(evidence))
@@ -69,10 +67,13 @@ class NgramDrafter:
         """At most `count` different tokens that followed the last tokens where they stood before: those of the longer
         matches first, and of these the latest."""
         self._read(history)
+        matched = self._matched(_LOOK_BACK)
+        longest = max((match for _, match in matched), default=1)
+        levels = [[end for end, match in matched if match >= least] for least in range(longest, 1, -1)]
         found: dict[int, None] = {}
-        for ends in reversed(self._levels()):
-            for token in self._tokens[ends[: -_LOOK_BACK - 1 : -1] + 1].tolist():
-                found.setdefault(token)
+        for ends in [*levels, self._before(_LOOK_BACK)]:
+            for end in ends[:_LOOK_BACK]:
+                found.setdefault(self._tokens[end + 1])
                 if len(found) == count:
                     return list(found)
         return list(found)
@@ -81,37 +82,62 @@ class NgramDrafter:
         return 0
 
     def rewind(self, length: int) -> None:
-        self._length = min(self._length, length)
+        tokens = self._tokens
+        while len(tokens) > length:
+            last = tokens.pop()
+            self._singles[last].pop()
+            if tokens:
+                self._pairs[tokens[-1], last].pop()
 
     def _places(self) -> tuple[int, list[int]]:
         """(how many of the last tokens stood before, at most MAX_MATCH; where they were followed by what: the most
         recent place first, then the witnesses)."""
-        levels = self._levels()
-        if not levels:
+        wanted = 1 + _WITNESSES
+        matched = self._matched(wanted)
+        longest = max((match for _, match in matched), default=1)
+        ends = [end for end, match in matched if match == longest] or self._before(wanted)
+        if not ends:
             return 0, []
-        longest, shorter = levels[-1], levels[-2:][0]
-        source = int(longest[-1])
-        others = longest[-1 - _WITNESSES : -1] if longest.size > 1 else shorter[shorter != source][-_WITNESSES:]
-        return len(levels), [source + 1, *(int(end) + 1 for end in others)]
+        source, *others = ends[:wanted]
+        if not others:
+            shorter = self._before(wanted) if longest <= 2 else [end for end, match in matched if match >= longest - 1]
+            others = [end for end in shorter if end != source][:_WITNESSES]
+        return longest, [source + 1, *(end + 1 for end in others)]
 
-    def _levels(self) -> list[NDArray[np.int64]]:
-        """Where the last 1, 2, ... tokens ended before: as many as did anywhere, at most MAX_MATCH."""
-        tokens, last = self._tokens, self._length - 1
-        levels: list[NDArray[np.int64]] = []
-        ends = np.flatnonzero(tokens[:last] == tokens[last])
-        while ends.size and len(levels) < MAX_MATCH:
-            levels.append(ends)
-            ends = ends[ends >= len(levels)]
-            ends = ends[tokens[ends - len(levels)] == tokens[last - len(levels)]]
-        return levels
+    def _before(self, count: int) -> list[int]:
+        """Where the last token stood before, the latest first, `count` places at most."""
+        return self._singles[self._tokens[-1]][-2 : -2 - count : -1]
+
+    def _matched(self, enough: int) -> list[tuple[int, int]]:
+        """Where the last two tokens ended before, the latest first, and how many of the last tokens did, 2 to
+        MAX_MATCH. Places before `enough` of MAX_MATCH are left out."""
+        tokens = self._tokens
+        if len(tokens) < 2:
+            return []
+        matched: list[tuple[int, int]] = []
+        last = tokens[: -MAX_MATCH - 1 : -1]
+        for end in self._pairs[tokens[-2], tokens[-1]][-2::-1]:
+            match = 2
+            while match < len(last) and match <= end and tokens[end - match] == last[match]:
+                match += 1
+            matched.append((end, match))
+            enough -= match == MAX_MATCH
+            if not enough:
+                break
+        return matched
 
     def _read(self, history: Sequence[int]) -> None:
-        self._tokens[self._length : len(history)] = history[self._length :]
-        self._length = len(history)
+        tokens = self._tokens
+        for place in range(len(tokens), len(history)):
+            token = history[place]
+            self._singles.setdefault(token, []).append(place)
+            if place:
+                self._pairs.setdefault((tokens[-1], token), []).append(place)
+            tokens.append(token)
 
     def _agreement(self, draft: Sequence[int], witnesses: Sequence[int]) -> list[int]:
         """For each proposal, what the witnesses say that have agreed with all before it."""
-        heard = [self._tokens[place : min(place + len(draft), self._length)].tolist() for place in witnesses]
+        heard = [self._tokens[place : place + len(draft)] for place in witnesses]
         found: list[int] = []
         for i, token in enumerate(draft):
             heard = [text for text in heard if i < len(text)]

@@ -26,6 +26,8 @@ CLASS_EDGES: Final = (0.1, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.92,
 
 _USUAL = (0.08, 0.12, 0.15, 0.21, 0.3, 0.37, 0.45, 0.54, 0.59, 0.78, 0.8, 0.96)
 """In answers to others' questions, entries are right less often than that (docs/decisions/0023-table.md)."""
+_HOPELESS = 0.05
+"""The chance that all proposals so far are right, under which no longer draft is worth its row anywhere."""
 _MASK = (1 << 64) - 1
 _TAG_BITS, _TOKEN_BITS = 32, 24
 
@@ -89,10 +91,12 @@ class NgramTableDrafter:
         last = list(history[-max(ORDERS) :])
         tokens: list[int] = []
         evidence: list[int] = []
-        while len(tokens) < k and (entry := self._entry(last)):
+        survival = 1.0
+        while len(tokens) < k and survival > _HOPELESS and (entry := self._entry(last)):
             tokens.append(entry & (1 << _TOKEN_BITS) - 1)
             evidence.append((entry >> _TOKEN_BITS & 255) - 1)
             last.append(tokens[-1])
+            survival *= _USUAL[evidence[-1]]
         return Draft(tuple(tokens), evidence=tuple(evidence))
 
     def lag(self, length: int) -> int:
