@@ -70,7 +70,12 @@ class OnnxCausalLM:
         self._cache = make_cache(io, self.context_length, memory)
         self._mask = memory.place(np.ones(self.context_length, np.int64))
         self._positions = memory.place(np.arange(self.context_length, dtype=np.int64))
+        # What lies at one address on the host is bound as a value: asking NumPy for an address behind a pass, which
+        # has emptied the processor's caches, takes as long as binding does.
+        self._ids_value = None if memory.apart else memory.place(self._ids)
         self._logits: NDArray[np.generic] = np.zeros((0, io.vocab_size), io.logits_dtype)
+        self._logits_value: ort.OrtValue | None = None
+        self._rows_bound = 0
         self._states = (
             HiddenStates(memory, self.context_length, io.hidden_size, io.hidden_dtype) if io.hidden_size else None
         )
@@ -162,7 +167,11 @@ class OnnxCausalLM:
     def _bind(self, ids: Sequence[int], kept: int) -> None:
         n, past, io = len(ids), self.length, self._io
         self._ids[past : past + n] = ids
-        self._bind_input("input_ids", self._ids[past:], [1, n])
+        if self._ids_value is None:
+            self._bind_input("input_ids", self._ids[past:], [1, n])
+        else:
+            skip = past * self._ids.itemsize
+            self._memory.bind_input(self._binding, "input_ids", self._ids_value, np.int64, [1, n], skip)
         if io.attention_mask:
             self._memory.bind_input(self._binding, "attention_mask", self._mask, np.int64, [1, past + n])
         if io.position_ids:
@@ -180,10 +189,14 @@ class OnnxCausalLM:
         if self._tail is not None:
             self._tail.bind(self._binding, rows)
             return
-        if rows > len(self._logits):
+        if self._logits_value is None or rows > len(self._logits):
             self._logits = np.zeros((rows, self._io.vocab_size), self._io.logits_dtype)
+            self._logits_value = self._memory.place(self._logits)
+        elif rows == self._rows_bound:
+            return
         shape = [1, rows, self._io.vocab_size]
-        self._binding.bind_output("logits", "cpu", 0, self._io.logits_dtype, shape, self._logits.ctypes.data)
+        self._memory.bind_output(self._binding, "logits", self._logits_value, self._io.logits_dtype, shape)
+        self._rows_bound = rows
 
     def _move_to_host(self, reopen: Reopen, cause: GenerationError) -> None:
         """Compute on the host from now on, with the positions that the cache held. Raises: as `open_session`;
