@@ -213,11 +213,11 @@ class _Making:
         return made, quality
 
     def _formats(self) -> tuple[WeightsName, ...]:
-        """What to try, the fastest first: just int8 for a draft, which is not measured, and for what was measured when
-        it came into the catalog."""
+        """What to try, the fastest first: just int8 for a draft, which is not measured, and for the small model that
+        the catalog pins where nodes cost more than bytes."""
         if self.tools.weights is not None:
             return (self.tools.weights,)
-        if self.wanted.pinned or self.wanted.keep_layers is not None:
+        if self.wanted.keep_layers is not None or (self.wanted.pinned and self.tools.profile == "cuda"):
             return ("int8",)
         from edgespec.graph import formats_to_try
 

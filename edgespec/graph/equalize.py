@@ -80,10 +80,11 @@ def measure_channels(
     config: DecoderConfig,
     layers: Sequence[int],
     ids: Sequence[int],
-    equalizes: Callable[[Sequence[Rows]], bool],
+    equalizes: Callable[[Sequence[Rows], int], bool],
     progress: Callable[[float], None],
 ) -> Channels:
-    """Run a model of just these `layers` over `ids`. Norms have factors if `equalizes` says so of their readers.
+    """Run a model of just these `layers` over `ids`. Norms have factors if `equalizes` says so of their readers and the
+    number of layers behind.
 
     s = rms(x)^a / rms(w)^(1-a): x the channel behind the norm, over the rows of `ids`; w its column in all matrices
     that read it. The median of each norm's factors is 1. Memory holds a chunk of the weights at a time.
@@ -96,8 +97,8 @@ def measure_channels(
     # What overflows float32 in here gives factors and energies that are not finite, which are not used.
     with np.errstate(all="ignore"):
         for done, reading in enumerate(Forward(source, config, ids).readings(layers), 1):
-            loudness = reading.channels
-            if reading.gain and equalizes([source.rows(tensor) for tensor in reading.tensors]):
+            loudness, behind = reading.channels, len(layers) - -(-done // READINGS)
+            if reading.gain and equalizes([source.rows(tensor) for tensor in reading.tensors], behind):
                 factors[reading.gain] = _factors(loudness, reading.columns)
                 loudness = loudness / factors[reading.gain]
             energy = np.square(loudness)

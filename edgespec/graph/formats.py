@@ -20,6 +20,9 @@ _INT8_ACTIVATIONS: Final = 4
 WORTH_SUMS: Final = 1 << 20
 """Weights behind one input. The nodes that make its sums take about 10 microseconds, in which the processor reads what
 four bits save on half as many; and four bits take longer to multiply."""
+EVEN_LAYERS: Final = 2
+"""Last layers whose channels are evened out even if that takes four bits off their grid: what is rounded there nothing
+makes good any more. In the default model they are most of what four bits cost (docs/decisions/0013-int4.md)."""
 
 _Quantized = tuple[NDArray[np.uint8], NDArray[np.float32]]
 
@@ -37,8 +40,9 @@ class WeightFormat(Protocol):
         """Whether weights or the inputs of products are rounded, so that how loud the channels are matters."""
         ...
 
-    def equalizes(self, parts: Sequence[Rows]) -> bool:
-        """Whether evening out the channels that all of `parts` read (equalize.py) pays."""
+    def equalizes(self, parts: Sequence[Rows], behind: int) -> bool:
+        """Whether evening out the channels that all of `parts` read (equalize.py) pays; `behind`: how many layers
+        follow theirs."""
         ...
 
     def embed(self, graph: GraphBuilder, name: str, ids: str, table: Rows) -> str:
@@ -60,7 +64,7 @@ class Int8Format:
     recipe = "int8 symmetric block 32, equalized channels, accuracy level 4"
     rounded = True
 
-    def equalizes(self, parts: Sequence[Rows]) -> bool:
+    def equalizes(self, parts: Sequence[Rows], behind: int) -> bool:
         return True
 
     def embed(self, graph: GraphBuilder, name: str, ids: str, table: Rows) -> str:
@@ -135,12 +139,13 @@ class Int4Format(Int8Format):
 
 
 class KeptFormat(Int8Format):
-    """The file's own values where it has int4.py's four bits and that pays, at the speed of int4; int8 for all else."""
+    """The file's own values where it has int4.py's four bits and that pays, at the speed of int4; int8 for all else.
+    What has been evened out has them no longer."""
 
     recipe = "kept: the file's own 4-bit values where they pay, else int8 with equalized channels, block 32, level 4"
 
-    def equalizes(self, parts: Sequence[Rows]) -> bool:
-        return not _pays(parts)
+    def equalizes(self, parts: Sequence[Rows], behind: int) -> bool:
+        return not _pays(parts) or behind < EVEN_LAYERS
 
     def linear(self, graph: GraphBuilder, name: str, x: str, parts: Sequence[Rows]) -> str:
         if not _pays(parts):
@@ -171,7 +176,7 @@ class Float32Format:
     recipe = "float32, dequantized"
     rounded = False
 
-    def equalizes(self, parts: Sequence[Rows]) -> bool:
+    def equalizes(self, parts: Sequence[Rows], behind: int) -> bool:
         return False
 
     def embed(self, graph: GraphBuilder, name: str, ids: str, table: Rows) -> str:

@@ -117,13 +117,25 @@ def test_some_layers_make_a_draft(store: Store, gguf: Path) -> None:
 
 def test_for_a_gpu_beside_the_one_for_the_cpu(store: Store, catalog: Catalog, measured: Quality) -> None:
     made = pull("tiny", store, catalog=catalog, tools=Tools(profile="cuda"))
-    assert (made.name, made.manifest.recipe.endswith(", float16 activations")) == ("tiny-cuda", True)
+    assert made.name == "tiny-cuda"
+    assert made.manifest.recipe.startswith("int8 symmetric")
+    assert made.manifest.recipe.endswith(", float16 activations")
     assert element_of_cache(made) == TensorProto.FLOAT16
     cpu = pull("tiny", store, catalog=catalog)
+    assert cpu.manifest.recipe.startswith("kept")
     assert (cpu.name, element_of_cache(cpu)) == ("tiny", TensorProto.FLOAT)
     assert pull("tiny", store, catalog=catalog, tools=Tools(profile="cuda")) == made
     with pytest.raises(ModelError, match="there is a model tiny already, made from tiny in another way"):
         pull("tiny", store, name="tiny", catalog=catalog, tools=Tools(profile="cuda"))
+
+
+def test_the_catalog_s_four_bits_are_given_up_where_they_miss_its_bar(
+    store: Store, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = iter([replace(GOOD, top1_agreement=0.90), GOOD])
+    monkeypatch.setattr("edgespec.quality.measure", lambda *_: next(found))
+    made = pull("tiny", store, catalog=catalog).manifest
+    assert (made.recipe.startswith("int8 symmetric"), made.quality) == (True, GOOD)
 
 
 def element_of_cache(bundle: Bundle) -> int:

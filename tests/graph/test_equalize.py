@@ -43,7 +43,7 @@ class Tapped(NumpyLlama):
 def factors_of(path: Path, layers: Sequence[int], ids: Sequence[int] = IDS) -> Mapping[str, NDArray[np.float32]]:
     file = GGUFFile(path)
     config = read_config(file)
-    return measure_channels(GGUFWeights(file, config), config, layers, ids, lambda _: True, lambda _: None).factors
+    return measure_channels(GGUFWeights(file, config), config, layers, ids, lambda *_: True, lambda _: None).factors
 
 
 def expected_factors(path: Path, layers: Sequence[int]) -> dict[str, Array]:

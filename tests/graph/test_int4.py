@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -135,6 +136,7 @@ def test_every_type_of_a_file_comes_out_at_its_quality(
 ) -> None:
     """Mean KL against the file's own values in float32."""
     monkeypatch.setattr("edgespec.graph.formats.WORTH_SUMS", 0)
+    monkeypatch.setattr("edgespec.graph.formats.EVEN_LAYERS", 0)
     monkeypatch.setattr("tiny._type", lambda name: Type.F32 if "norm" in name else Type[kind])
     path = write_tiny_gguf(tmp_path / "tiny.gguf", hidden=128, ffn=256)
     convert_gguf(path, tmp_path / "out", weights=weights)
@@ -152,7 +154,7 @@ def test_kept_values_give_the_same_rows_in_any_pass_of_two_or_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edgespec.graph.formats.WORTH_SUMS", 0)
-    path = write_tiny_gguf(tmp_path / "tiny.gguf")
+    path = write_tiny_gguf(tmp_path / "tiny.gguf", layers=3)
     convert_gguf(path, tmp_path / "out", weights="kept")
     whole, parts = Runner(tmp_path / "out"), Runner(tmp_path / "out")
     expected = whole.forward(IDS)
@@ -162,22 +164,33 @@ def test_kept_values_give_the_same_rows_in_any_pass_of_two_or_more(
 
 def test_sums_are_made_only_where_enough_weights_read_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Gate and up share their input; int8 is evened out, and what is kept is not."""
-    monkeypatch.setattr("tiny._type", lambda name: Type.F32 if "norm" in name else Type.Q4_1)
-    path = write_tiny_gguf(tmp_path / "tiny.gguf", hidden=128, ffn=256)
+    path = four_bits(tmp_path, monkeypatch, Type.Q4_1)
     monkeypatch.setattr("edgespec.graph.formats.WORTH_SUMS", 2 * 128 * 256)
-    assert multiplied(path, tmp_path / "some") == {"gate_up": 4, "qkv": 8, "projection": 8, "down": 8}
+    assert multiplied(path, tmp_path / "some")["0"] == {"gate_up": 4, "qkv": 8, "projection": 8, "down": 8}
     monkeypatch.setattr("edgespec.graph.formats.WORTH_SUMS", 2 * 128 * 256 + 1)
-    assert set(multiplied(path, tmp_path / "none").values()) == {8}
-    monkeypatch.setattr("tiny._type", lambda name: Type.F32 if "norm" in name else Type.Q4_0)
-    symmetric = write_tiny_gguf(tmp_path / "symmetric.gguf", hidden=128, ffn=256)
-    assert set(multiplied(symmetric, tmp_path / "all").values()) == {4}
+    assert set(multiplied(path, tmp_path / "none")["0"].values()) == {8}
+    symmetric = four_bits(tmp_path, monkeypatch, Type.Q4_0)
+    assert set(multiplied(symmetric, tmp_path / "all")["0"].values()) == {4}
 
 
-def multiplied(source: Path, out: Path) -> dict[str, int]:
-    """The bits of each kind of matrix in the layers."""
+def test_the_last_two_layers_are_evened_out_rather_than_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = multiplied(four_bits(tmp_path, monkeypatch, Type.Q4_0), tmp_path / "out")
+    assert set(found["0"].values()) == {4}
+    assert found["1"] == found["2"] == {"gate_up": 8, "qkv": 8, "projection": 4, "down": 4}
+
+
+def four_bits(folder: Path, monkeypatch: pytest.MonkeyPatch, kind: Type) -> Path:
+    """A model of three layers whose matrices are of this type."""
+    monkeypatch.setattr("tiny._type", lambda name: Type.F32 if "norm" in name else kind)
+    return write_tiny_gguf(folder / f"{kind.name}.gguf", layers=3, hidden=128, ffn=256)
+
+
+def multiplied(source: Path, out: Path) -> dict[str, dict[str, int]]:
+    """The bits of each kind of matrix, by layer."""
     convert_gguf(source, out, weights="kept")
     graph = onnx.load(out / "model.onnx", load_external_data=False).graph
-    bits = {
-        n.name: next(a.i for a in n.attribute if a.name == "bits") for n in graph.node if n.op_type == "MatMulNBits"
-    }
-    return {name.split(".")[3]: count for name, count in bits.items() if name.startswith("layers.")}
+    found = defaultdict[str, dict[str, int]](dict)
+    for node in graph.node:
+        if node.op_type == "MatMulNBits" and (name := node.name.split("."))[0] == "layers":
+            found[name[1]][name[3]] = next(a.i for a in node.attribute if a.name == "bits")
+    return found
