@@ -22,6 +22,7 @@ from edgespec.decoding.costs import Costs
 from edgespec.decoding.drafters.draft_model import DraftModelDrafter
 from edgespec.decoding.drafters.eagle import EagleDrafter
 from edgespec.decoding.drafters.history import HistoryDrafter
+from edgespec.decoding.drafters.judged import Judge, JudgedDrafter, read_judge
 from edgespec.decoding.drafters.ngram import NgramDrafter
 from edgespec.decoding.drafters.ngram_table import NgramTableDrafter, read_table
 from edgespec.decoding.protocols import Drafter, Policy
@@ -207,9 +208,8 @@ def _make_drafters(
     """Looking up costs next to nothing, so it stands in front of every other drafter: in what was said, and, unless
     that is all that is wanted, in a table of what this very model says, if there is one. It is all there is if memory
     does not hold a draft beside the target."""
-    drafters: list[Drafter] = [NgramDrafter()]
     if draft == "ngram":
-        return _Drafting(drafters)
+        return _Drafting([NgramDrafter()])
     device = resources.for_draft
     found = find_bundle(draft, store, device, progress)
     made_for = found.manifest.made_for if isinstance(found, Bundle) else None
@@ -219,9 +219,9 @@ def _make_drafters(
         raise ModelError(
             f"{found.name} cannot draft for {bundle.name}: their tokenizers differ; use --draft ngram or --draft none."
         )
-    if isinstance(made_for, TableRecord):
-        return _Drafting([*drafters, _open_table(found, bundle)], (found,), ("cpu",))
-    drafters += [_open_table(store.get(table.name, progress), bundle) for table in _tables_of(bundle, store)]
+    if isinstance(found, Bundle) and isinstance(made_for, TableRecord):
+        return _Drafting(_lookups([found], target), (found,), ("cpu",))
+    drafters = _lookups([store.get(table.name, progress) for table in _tables_of(bundle, store)], target)
     context = min(target.context_length, found.context_length)
     used = Resources(context, resources.threads, device)
     try:
@@ -243,8 +243,18 @@ def _tables_of(bundle: Bundle | ForeignBundle, store: Store) -> list[Bundle]:
     return [other for other in made if other.manifest.table is not None]
 
 
-def _open_table(table: Bundle | ForeignBundle, target: Bundle | ForeignBundle) -> NgramTableDrafter:
-    return NgramTableDrafter(read_table(table.graph), target.vocab_size, table.name)
+def _lookups(tables: Sequence[Bundle], target: OnnxCausalLM) -> list[Drafter]:
+    """Lookup in what was said and in tables; where one brings a judge, their proposals as that sees them."""
+    drafters: list[Drafter] = [NgramDrafter()]
+    drafters += [NgramTableDrafter(read_table(table.graph), target.vocab_size, table.name) for table in tables]
+    if target.device.kind != "cpu":  # reading hidden states from there would cost more than a judge gains
+        return drafters
+    judges = (read_judge(table.judge) for table in tables if table.judge is not None)
+    weights = next((weights for weights in judges if weights.fits(target.hidden_size, target.vocab_size)), None)
+    if weights is None:
+        return drafters
+    judge = Judge(weights, target)
+    return [JudgedDrafter(drafter, judge) for drafter in drafters]
 
 
 def _costs(

@@ -138,6 +138,8 @@ def table_command(target: str, name: str | None, tokens: int, device: str, threa
     with progress() as show:
         threads = threads or default_threads()
         built = make_table(target, default_store(), tokens, name=name, device=device, threads=threads, progress=show)
+    judge = built.judge
+    judged = "none: too little text" if judge is None else f"{judge.before:.3f} -> {judge.after:.3f} nats a proposal"
     print_facts(
         [
             ("name", built.bundle.name),
@@ -145,6 +147,7 @@ def table_command(target: str, name: str | None, tokens: int, device: str, threa
             ("text", f"{built.tokens:,} tokens"),
             ("entries", f"{built.entries:,}"),
             ("right", f"{built.hit_rate:.1%} of an answer's tokens, on text that was held out"),
+            ("judge", judged),
             ("kept", f"the text in {built.work}; delete it when you are done"),
         ]
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,13 @@ class Pass:
     past: int
     ids: tuple[int, ...]
     rows: int
+
+
+class States(np.ndarray[Any, np.dtype[np.float32]]):
+    """Hidden states that are where they can be read."""
+
+    def read(self) -> NDArray[np.float32]:
+        return np.asarray(self)
 
 
 class TableModel:
@@ -104,11 +112,11 @@ class TableModel:
 
     hidden_size = 2
 
-    def hidden_states(self, start: int, end: int) -> NDArray[np.float32]:
+    def hidden_states(self, start: int, end: int) -> States:
         """Of each position, its number and its token."""
         if end > self.length:
             raise ValueError(f"only {self.length} positions are cached")
-        return np.stack([np.arange(start, end), self._positions[start:end]], axis=1).astype(np.float32)
+        return np.stack([np.arange(start, end), self._positions[start:end]], axis=1).astype(np.float32).view(States)
 
     def rewind(self, length: int) -> None:
         if not 0 <= length <= self.length:

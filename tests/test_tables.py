@@ -9,23 +9,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 from homes import fill_home
+from tiny import write_tiny_gguf
 
 from edgespec.bundle import Bundle, Manifest, Source, Store, TableRecord
 from edgespec.bundle.bundle import record_files
 from edgespec.chat.events import Answer
 from edgespec.chat.session import Chat, Settings
 from edgespec.choices import draft_choices, model_choices
+from edgespec.decoding.controller import Controller
+from edgespec.decoding.drafters.judged import USUAL, JudgedDrafter, JudgeWeights
 from edgespec.decoding.drafters.ngram_table import context_keys, fill
-from edgespec.decoding.sampling import Sampling
+from edgespec.decoding.sampling import Sampler, Sampling
 from edgespec.engine import open_chat
 from edgespec.errors import ChecksumError, ModelError
+from edgespec.making import Tools
+from edgespec.pull import pull
 
 VOCAB = 304
 
 
 @pytest.fixture(scope="module")
 def full_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fill_home(tmp_path_factory.mktemp("home"))
+    home = fill_home(tmp_path_factory.mktemp("home"))
+    tapped = write_tiny_gguf(home / "tapped.gguf", layers=8)
+    pull(str(tapped), Store(home / "models"), name="tapped", tools=Tools("int8", force=True))
+    return home
 
 
 @pytest.fixture
@@ -36,7 +44,7 @@ def store(full_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S
     return Store(home / "models")
 
 
-def keep_table(store: Store, target: Bundle, name: str) -> Bundle:
+def keep_table(store: Store, target: Bundle, name: str, judge: JudgeWeights | None = None) -> Bundle:
     """A table that says, behind each token, what the target says behind it alone."""
     chat = open_chat(str(target.directory), draft="none", settings=Settings(max_tokens=200))
     *_, answer = chat.send("hello there")
@@ -46,13 +54,16 @@ def keep_table(store: Store, target: Bundle, name: str) -> Bundle:
     slots = fill(keys, np.array(list(said.values())), np.full(len(said), 11), 10)
     with store.staging() as staging:
         np.save(staging.files / "table.npy", slots)
+        if judge is not None:
+            judge.save(staging.files / "judge.npz")
+        files = sorted(path.name for path in staging.files.iterdir())
         return staging.commit(
             Manifest(
                 name=name,
                 source=Source("training", target.name, None, hashlib.sha256(slots.tobytes()).hexdigest()),
                 license=None,
                 architecture="n-gram table",
-                files=record_files(staging.files, ["table.npy"]),
+                files=record_files(staging.files, files),
                 graph="table.npy",
                 context_length=256,
                 vocab_size=VOCAB,
@@ -63,6 +74,13 @@ def keep_table(store: Store, target: Bundle, name: str) -> Bundle:
                 table=TableRecord(target.name, target.tokenizer_sha256),
             )
         )
+
+
+def judge_of(states: int, verdict: float) -> JudgeWeights:
+    """Whatever is proposed, this is what it adds to the log odds."""
+    ones = np.ones((VOCAB, 1), np.int8)
+    bias, scale = np.full(1, verdict, np.float32), np.zeros(1, np.float32)
+    return JudgeWeights(np.zeros((1, states), np.float32), bias, ones, scale, ones)
 
 
 def ask(chat: Chat) -> Answer:
@@ -82,6 +100,25 @@ def test_it_drafts_and_the_text_is_the_targets(store: Store, sampling: Sampling)
     assert answer.stats.accepted > 0 or sampling.temperature
     if not sampling.temperature:
         assert answer.tokens == ask(open_chat("tiny", draft="none", settings=settings)).tokens
+
+
+def test_its_judge_is_heard_if_it_is_of_such_a_model_and_the_text_is_the_targets(store: Store) -> None:
+    judges = {"for": judge_of(64, 9.0), "against": judge_of(64, -9.0), "stranger": judge_of(64 * 3 + 1, -9.0)}
+    texts: set[tuple[int, ...]] = set()
+    for name, judge in judges.items():
+        keep_table(store, store.open("tapped"), name, judge)
+        chat = open_chat("tapped", draft=name, settings=Settings(max_tokens=60))
+        said = ask(chat).tokens
+        texts.add(said)
+        store.remove(name)
+        assert isinstance(chat.policy, Controller)
+        for drafter in chat.policy.drafters:
+            heard = {"for": len(USUAL) - 1, "against": 0}
+            drafter.rewind(0)
+            (evidence,) = drafter.propose(said[:12] * 2, 1, Sampler(Sampling())).evidence
+            usual = len(drafter.usual) - len(USUAL)
+            assert evidence == usual + heard[name] if name in heard else not isinstance(drafter, JudgedDrafter)
+    assert len(texts) == 1
 
 
 def test_it_stands_in_front_of_other_drafts_and_not_of_plain_lookup(store: Store) -> None:

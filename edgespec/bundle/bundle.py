@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from edgespec.bundle.files import Fingerprint, Progress, fingerprint, no_progress, open_plain, sha256
 from edgespec.bundle.manifest import FileRecord, Manifest, read_manifest
 from edgespec.errors import ChecksumError
+
+JUDGE_NAME: Final = "judge.npz"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,11 @@ class Bundle:
         """The chat template's text; None if the model has none."""
         name = "chat_template.jinja"
         return (self.directory / name).read_text(encoding="utf-8") if name in self.manifest.files else None
+
+    @property
+    def judge(self) -> Path | None:
+        """Of a table: what judges proposals by the target's hidden states, if it has that."""
+        return self.directory / JUDGE_NAME if JUDGE_NAME in self.manifest.files else None
 
     @property
     def context_length(self) -> int:

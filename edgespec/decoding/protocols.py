@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from edgespec.decoding.stats import Choice, Round
 
 Logits = NDArray[np.float32]
 """Rows of unnormalized next-token scores, float32 [rows, vocab]."""
+Shown = TypeVar("Shown", covariant=True)
+"""Hidden states of some positions, in whatever form who reads them takes."""
 
 
 class CausalLM(Protocol):
@@ -51,6 +53,24 @@ class CausalLM(Protocol):
 
     def rewind(self, length: int) -> None:
         """Forget every position from `length` on. O(1). ValueError unless 0 <= length <= self.length."""
+        ...
+
+
+class Tapped(Protocol[Shown]):
+    """What shows the hidden states of its cached positions."""
+
+    @property
+    def length(self) -> int:
+        """How many positions are cached."""
+        ...
+
+    @property
+    def hidden_size(self) -> int:
+        """Floats for a position."""
+        ...
+
+    def hidden_states(self, start: int, end: int) -> Shown:
+        """Of these cached positions; valid until the next pass."""
         ...
 
 

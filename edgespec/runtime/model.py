@@ -267,6 +267,8 @@ class OnnxCausalLM:
         """See decoding.tree.TreeLM."""
         if isinstance(self._cache, SharedCache) and (moved := list(positions)) != [*range(start, start + len(moved))]:
             self._cache.gather(start, moved)
+            if self._states is not None:
+                self._states.gather(start, moved)
         self.rewind(start + len(positions))
 
     def _beside_itself(self, token: int) -> Logits:
@@ -287,11 +289,11 @@ class OnnxCausalLM:
 
     @property
     def hidden_size(self) -> int:
-        """See decoding.drafters.eagle.TappedLM; 0 for a graph without hidden states."""
+        """See decoding.protocols.Tapped; 0 for a graph without hidden states."""
         return self._io.hidden_size
 
     def hidden_states(self, start: int, end: int) -> StateRows:
-        """See decoding.drafters.eagle.TappedLM. Raises: ModelError for a graph without hidden states."""
+        """See decoding.protocols.Tapped. Raises: ModelError for a graph without hidden states."""
         if self._states is None:
             raise ModelError("this model's graph shows no hidden states, so no head can draft for it; pull it again.")
         return StateRows(self._states, start, end)

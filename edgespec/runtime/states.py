@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +43,10 @@ class HiddenStates:
             self.show(self._fetching.binding, "there", start, end)
             self._fetching.run({}, {"here": rows})
         return rows[0].astype(np.float32)
+
+    def gather(self, start: int, positions: Sequence[int]) -> None:
+        """As `SharedCache.gather`."""
+        self._host[start : start + len(positions)] = self._host[list(positions)]
 
     def lie_in(self, memory: Memory, dtype: np.dtype[Any]) -> bool:
         """Whether a session whose tensors are there, of that type, can read them where they are."""

@@ -19,6 +19,7 @@ from edgespec.decoding.drafters import draft_model
 from edgespec.decoding.drafters.draft_model import DraftModelDrafter
 from edgespec.decoding.drafters.eagle import EagleDrafter
 from edgespec.decoding.drafters.history import Corpus, HistoryDrafter
+from edgespec.decoding.drafters.judged import Judge, JudgedDrafter, JudgeWeights
 from edgespec.decoding.drafters.ngram import NgramDrafter
 from edgespec.decoding.drafters.ngram_table import NgramTableDrafter, context_keys, fill
 from edgespec.decoding.protocols import Draft, Drafter, Logits, Worth, always
@@ -60,6 +61,15 @@ def table() -> NgramTableDrafter:
     return NgramTableDrafter(fill(keys, np.array([1, 3, 0, 2]), np.array([1, 9, 5, 11]), 3), VOCAB)
 
 
+def judged(target: TableModel) -> Controller:
+    """Lookup, and a judge that thinks differently of each token in each place."""
+    random = np.random.default_rng(6)
+    last, proposals = random.integers(-99, 99, (2, VOCAB, 3)).astype(np.int8)
+    states, (bias, scale) = random.normal(0, 0.02, (3, 2)).astype("f4"), random.normal(0, 0.02, (2, 3)).astype("f4")
+    drafter = JudgedDrafter(NgramDrafter(), Judge(JudgeWeights(states, bias, last, scale, proposals), target))
+    return Controller([drafter], COSTS, exact=True, name="c")
+
+
 EARLIER = history()
 
 DRAFTERS: dict[str, MakeDrafter] = {
@@ -67,6 +77,7 @@ DRAFTERS: dict[str, MakeDrafter] = {
     "ngram": lambda _: NgramDrafter(),
     "history": lambda _: EARLIER,
     "table": lambda _: table(),
+    "judged lookup": judged,
     "sampled": lambda _: DraftModelDrafter(TableModel(OTHER)),
     "chosen": lambda _: ChosenDrafter(lambda text: likeliest(OTHER, text)),
     "hostile": lambda _: hostile(),

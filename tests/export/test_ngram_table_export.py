@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Generator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
+from fakes import States
 from tiny import write_tiny_gguf
 
 import edgespec
 from edgespec.bundle import Store
 from edgespec.chat.events import Answer
 from edgespec.chat.session import Settings
+from edgespec.decoding.drafters.judged import Judge, read_judge
+from edgespec.decoding.drafters.ngram import NgramDrafter
 from edgespec.decoding.drafters.ngram_table import NgramTableDrafter, context_keys, read_table
 from edgespec.decoding.sampling import Sampler, Sampling
 from edgespec.errors import ModelError
@@ -22,9 +26,11 @@ from edgespec.pull import pull
 
 torch: Any = pytest.importorskip("torch")
 
+from safetensors.torch import load_file  # noqa: E402
+
 from export import draft_data  # noqa: E402
 from export.conversations import ANSWER, USER  # noqa: E402
-from export.ngram_table import Text, count, read_text  # noqa: E402
+from export.ngram_table import Text, build_table, count, read_text  # noqa: E402
 from export.table import Built, make_table  # noqa: E402
 
 TOKENS = 4 * 32 * 120
@@ -51,8 +57,8 @@ def built(home: Store) -> Built:
     return make("tiny", home)
 
 
-def make(target: str, store: Store, name: str | None = None) -> Built:
-    return make_table(target, store, TOKENS, name=name, device="cpu", threads=1, progress=lambda *_: None)
+def make(target: str, store: Store, name: str | None = None, tokens: int = TOKENS) -> Built:
+    return make_table(target, store, tokens, name=name, device="cpu", threads=1, progress=lambda *_: None)
 
 
 def test_a_table_is_made_and_drafts(home: Store, built: Built) -> None:
@@ -77,7 +83,8 @@ def test_a_table_is_made_and_drafts(home: Store, built: Built) -> None:
     with pytest.raises(ModelError, match="edgespec run tiny --draft tiny-table"):
         edgespec.open_chat("tiny-table")
     again = make("tiny", home, "again")
-    assert again.bundle.graph.read_bytes() == built.bundle.graph.read_bytes()
+    for file in ("table.npy", "judge.npz"):
+        assert again.bundle.manifest.files[file] == built.bundle.manifest.files[file]
 
 
 def test_who_says_nothing_that_could_be_foreseen_gets_none(home: Store) -> None:
@@ -97,6 +104,57 @@ def test_what_it_says_is_right_as_often_as_it_claims(built: Built) -> None:
         hits.append(draft.tokens == (text.likely[row, place, 0],))
     assert np.mean(hits) == pytest.approx(built.hit_rate, abs=1e-9)
     assert built.hit_rate > 0.05
+
+
+@dataclass
+class Said:
+    """A target that said so much with these hidden states."""
+
+    states: np.ndarray[Any, np.dtype[np.float32]]
+
+    @property
+    def hidden_size(self) -> int:
+        return self.states.shape[1]
+
+    @property
+    def length(self) -> int:
+        return len(self.states)
+
+    def hidden_states(self, start: int, end: int) -> States:
+        return self.states[start:end].view(States)
+
+
+def test_its_judge_is_as_good_as_it_claims(built: Built) -> None:
+    """What proposals cost on text that was held out, counted anew with drafters and judge as they will be."""
+    waves = sorted((built.work / "waves").iterdir())
+    unseen = NgramTableDrafter(build_table(waves[:2], 19)[0], 304)
+    text = read_text(waves[-1])
+    taps = load_file(waves[-1])["taps"].float().numpy()
+    assert built.bundle.judge is not None
+    weights, sampler = read_judge(built.bundle.judge), Sampler(Sampling())
+    before: list[float] = []
+    after: list[float] = []
+    for row, place in zip(*np.nonzero(text.answers), strict=True):
+        start = place - text.depth[row, place]
+        history = text.tokens[row, start : place + 1].tolist()
+        for drafter in (NgramDrafter(), unseen) if len(history) > 1 else ():
+            draft = drafter.propose(history, 1, sampler)
+            if draft.tokens:
+                usual = drafter.usual[draft.evidence[0]]
+                chance = Judge(weights, Said(taps[row, start:place])).chance(history, draft.tokens[0], usual)
+                assert chance is not None
+                right = draft.tokens[0] == text.likely[row, place, 0]
+                before.append(-np.log(usual if right else 1.0 - usual))
+                after.append(-np.log(chance if right else 1.0 - chance))
+    assert built.judge is not None
+    assert (built.judge.before, built.judge.after) == pytest.approx((np.mean(before), np.mean(after)), rel=1e-3)
+    assert built.judge.after < built.judge.before
+
+
+def test_from_little_text_it_is_made_without_one(home: Store) -> None:
+    small = make("tiny", home, "small", TOKENS // 2)
+    assert small.judge is small.bundle.judge is None
+    assert "judge" not in (small.bundle.directory / "README.md").read_text().lower()
 
 
 def test_contexts_are_counted_where_answers_go_on_and_within_a_conversation() -> None:

@@ -29,9 +29,9 @@ WAYS = [[0, 1, 2], [0, 3, 4, 6], [0, 1, 5]]
 
 @pytest.fixture(scope="module")
 def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """In float32, where what differs in the last bits stays small."""
+    """In float32, where what differs in the last bits stays small; of so many layers that it shows hidden states."""
     folder = tmp_path_factory.mktemp("converted")
-    convert_gguf(write_tiny_gguf(folder / "tiny.gguf"), folder / "out", weights="float32")
+    convert_gguf(write_tiny_gguf(folder / "tiny.gguf", layers=8), folder / "out", weights="float32")
     return folder / "out" / "model.onnx"
 
 
@@ -84,6 +84,8 @@ def test_the_cache_behind_an_accepted_way_is_that_of_the_text(model: OnnxCausalL
     model.gather(20, [20 + i for i in way])
     assert model.length == fresh.length == len(text)
     assert same(cache(model), cache(fresh))
+    states, expected = (shown.hidden_states(0, len(text)).read() for shown in (model, fresh))
+    np.testing.assert_allclose(states, expected, atol=1e-4)
     np.testing.assert_allclose(model.forward([7, 9]), fresh.forward([7, 9]), atol=1e-4)
 
 

@@ -18,27 +18,17 @@ from numpy.typing import NDArray
 from edgespec.decoding.drafters.confidence import USUAL
 from edgespec.decoding.drafters.draft_model import Proposal, chain, next_proposal
 from edgespec.decoding.passes import PREFILL_CHUNK
-from edgespec.decoding.protocols import CausalLM, Draft, Worth, always
+from edgespec.decoding.protocols import CausalLM, Draft, Shown, Tapped, Worth, always
 from edgespec.decoding.sampling import Sampler
 from edgespec.errors import GenerationError
 
 States = TypeVar("States")
 """What the target made of some positions. What that is, and in whose memory, is between a target and its head."""
-Shown = TypeVar("Shown", covariant=True)
 Read = TypeVar("Read", contravariant=True)
 
 
-class TappedLM(CausalLM, Protocol[Shown]):
+class TappedLM(CausalLM, Tapped[Shown], Protocol[Shown]):
     """A language model that shows its hidden states."""
-
-    @property
-    def hidden_size(self) -> int:
-        """Floats for a position."""
-        ...
-
-    def hidden_states(self, start: int, end: int) -> Shown:
-        """Of these cached positions; valid until the next pass."""
-        ...
 
 
 class Head(Protocol[Read]):

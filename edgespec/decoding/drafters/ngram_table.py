@@ -26,7 +26,7 @@ CLASS_EDGES: Final = (0.1, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.92,
 
 _USUAL = (0.08, 0.12, 0.15, 0.21, 0.3, 0.37, 0.45, 0.54, 0.59, 0.78, 0.8, 0.96)
 """In answers to others' questions, entries are right less often than that (docs/decisions/0023-table.md)."""
-_HOPELESS = 0.05
+_HOPELESS = 0.1
 """The chance that all proposals so far are right, under which no longer draft is worth its row anywhere."""
 _MASK = (1 << 64) - 1
 _TAG_BITS, _TOKEN_BITS = 32, 24
