@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from rich.segment import Segment
 from textual.app import App
 from textual.color import Color
+from textual.driver import Driver
 from textual.filter import ANSIToTruecolor, LineFilter
 from textual.notifications import SeverityLevel
 
@@ -38,6 +39,14 @@ class OutletApp(App[None]):
     def __init__(self, *, ascii: bool | None = None) -> None:  # noqa: A002 - the option's name
         super().__init__()
         self._outlet = Outlet(ascii=needs_ascii() if ascii is None else ascii)
+
+    def get_driver_class(self) -> type[Driver]:
+        driver_class = super().get_driver_class()
+        if driver_class.__name__ != "LinuxDriver":  # a browser's, or a system's without hangups
+            return driver_class
+        from edgespec.tui.driver import LastingDriver
+
+        return LastingDriver
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         # Each filter copies each painted line. The one that turns ANSI colours into others has nothing to do here.
