@@ -48,6 +48,8 @@ class Sampling:
         ranges.SEED.require("seed", self.seed or 0)
 
 
+_NEAR = 1 / 64
+"""Of the largest probability: tokens over this part of it are put in order."""
 _BLOCK = 256
 _masked_may_overflow = np.errstate(over="ignore")
 """Some graphs mask tokens with the lowest float32: that a transform makes -Inf of it is no fault."""
@@ -60,6 +62,7 @@ class Sampler:
         self.settings = settings
         seed = secrets.randbits(64) if settings.seed is None else settings.seed
         self._key = seed.to_bytes(8, "little")
+        self._scratch = np.empty(0, np.float32)
 
     @property
     def greedy(self) -> bool:
@@ -86,19 +89,20 @@ class Sampler:
     def probabilities(self, logits: NDArray[np.float32], recent: Sequence[int]) -> Probabilities:
         """The distribution after every transform. logits: float32 [vocab], of the position behind the `recent` tokens,
         of which the penalty sees the last PENALTY_WINDOW."""
-        weights = self.weights(logits, recent).astype(np.float64)
-        weights /= weights.sum()
-        return weights
+        p = self.weights(logits, recent).astype(np.float64)
+        p /= p.sum()
+        return p
 
     @_masked_may_overflow
     def weights(self, logits: NDArray[np.float32], recent: Sequence[int]) -> NDArray[np.floating]:
-        """`probabilities` of any scale, [vocab]: enough to draw from, and cheaper over a large vocabulary."""
+        """`probabilities` of any scale, [vocab], valid until the next call: enough to draw from, and cheaper over a
+        large vocabulary."""
         s = self.settings
         scores = self.penalized(logits, recent)
         peak = scores.max()
         require_usable(float(peak))
         kept = np.argpartition(scores, -s.top_k)[-s.top_k :] if 0 < s.top_k < scores.size else None
-        weights: NDArray[np.floating] = scores - peak if kept is None else scores[kept] - peak
+        weights: NDArray[np.floating] = self._over(peak, scores if kept is None else scores[kept])
         weights /= np.float32(s.temperature)
         np.exp(weights, out=weights)
         if s.top_p < 1.0:
@@ -110,6 +114,12 @@ class Sampler:
         full = np.zeros(scores.size, weights.dtype)
         full[kept] = weights
         return full
+
+    def _over(self, peak: np.float32, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """scores - peak, in memory that is there already: behind a pass, new memory takes longer than arithmetic."""
+        if self._scratch.size != scores.size:
+            self._scratch = np.empty_like(scores)
+        return np.subtract(scores, peak, out=self._scratch)
 
     def penalized(self, logits: NDArray[np.float32], recent: Sequence[int]) -> NDArray[np.float32]:
         """The logits after the repeat penalty, float32 [vocab]."""
@@ -123,11 +133,30 @@ class Sampler:
 
 
 def draw(p: NDArray[np.floating], u: float) -> int:
-    """The token at which the cumulative sum of `p` (of any scale) passes its part `u` in [0, 1): inverse transform
-    sampling, never a token of probability 0."""
+    """The token at which the cumulative sum of `p` (of any scale), likeliest first, passes its part `u` in [0, 1):
+    inverse transform sampling, never a token of probability 0.
+
+    Most draws end with the likeliest, and need no cumulative sum; tokens far less likely than that come last, in the
+    order of their ids, and need not be sorted.
+    """
+    best = int(p.argmax())
+    peak, value = float(p[best]), u * float(p.sum())
+    if value < peak:
+        return best
+    near = np.flatnonzero(p > peak * _NEAR)
+    order = near[np.argsort(-p[near], kind="stable")]
+    sums = np.cumsum(p[order], dtype=np.float64)
+    if value < sums[-1]:
+        return int(order[np.searchsorted(sums, value, side="right")])
+    far = p.copy()
+    far[near] = 0.0
+    return _by_id(far, value - float(sums[-1])) if far.any() else int(order[-1])
+
+
+def _by_id(p: NDArray[np.floating], value: float) -> int:
+    """The token at which the cumulative sum of `p` passes `value`."""
     # Sums of blocks first: a cumulative sum over a large vocabulary costs more than the rest of sampling.
-    blocks = np.cumsum(np.add.reduceat(p, _block_starts(p.size), dtype=np.float64))
-    block, rest = _locate(blocks, u * float(blocks[-1]))
+    block, rest = _locate(np.cumsum(np.add.reduceat(p, _block_starts(p.size), dtype=np.float64)), value)
     start = block * _BLOCK
     index, _ = _locate(np.cumsum(p[start : start + _BLOCK], dtype=np.float64), rest)
     return start + index

@@ -85,9 +85,10 @@ class BranchingSampler(Sampler):
 
 def branching_draw(p: Probabilities, u: Uniform) -> int:
     """What `sampling.draw` computes, asked of a uniform that is an interval."""
-    edges = np.cumsum(p, dtype=np.float64) / p.sum(dtype=np.float64)
+    order = np.argsort(-p, kind="stable")
+    edges = np.cumsum(p[order], dtype=np.float64) / p.sum(dtype=np.float64)
     edges[-1] = 1.0
-    return u.part(edges.tolist())
+    return int(order[u.part(edges.tolist())])
 
 
 def distribution(run: Callable[[World], Outcome]) -> dict[Outcome, float]:

@@ -206,28 +206,38 @@ def test_uniforms_belong_to_seed_and_position() -> None:
 # -- draw ------------------------------------------------------------------------------------------------------------
 
 
-def starts(p: Probabilities) -> dict[int, float]:
-    """Where the part of [0, 1) that draws each token starts, found by halving: draw(p, u) rises with u."""
+def in_order(p: Probabilities) -> list[int]:
+    """The tokens that can be drawn: the likeliest first, those under 1/64 of it last, by id among equals and last."""
+    near = p.max() / 64
+    ranks = {t: (0, -x, t) if x > near else (1, 0.0, t) for t, x in enumerate(p.tolist()) if x > 0}
+    return sorted(ranks, key=lambda t: ranks[t])
 
-    def after(token: int) -> float:
+
+def starts(p: Probabilities) -> list[float]:
+    """Where the part of [0, 1) that draws each token of `in_order` starts, found by halving: later ones with a larger
+    u."""
+    rank = {token: i for i, token in enumerate(in_order(p))}
+
+    def after(i: int) -> float:
         low, high = 0.0, 1.0
         while high - low > 1e-15:
             middle = (low + high) / 2
-            low, high = (low, middle) if draw(p, middle) >= token else (middle, high)
+            low, high = (low, middle) if rank[draw(p, middle)] >= i else (middle, high)
         return high
 
-    return {int(t): after(int(t)) for t in np.flatnonzero(p)}
+    return [after(i) for i in range(len(rank))]
 
 
 @pytest.mark.parametrize("size", [1, 2, 255, 256, 257, 511, 512, 513, 700])
 def test_every_token_is_drawn_with_its_probability(size: int) -> None:
     rng = np.random.default_rng(size)
-    p = rng.random(size) * (rng.random(size) < 0.1)
-    p[[0, -1, min(255, size - 1), min(256, size - 1)]] = rng.random(4) + 0.01  # both sides of a block's edge
-    cumulative = (np.cumsum(p) - p) / p.sum()
-    for token, start in starts(p).items():
-        if token != np.flatnonzero(p)[0]:
-            assert start == pytest.approx(cumulative[token], abs=1e-12)
+    p = rng.random(size) ** 4 * (rng.random(size) < 0.2)
+    edges = [0, -1, min(255, size - 1), min(256, size - 1)]  # both sides of a block's edge
+    for at_edges in (rng.random(4) + 0.01, rng.random(4) / 1000):
+        p[edges] = at_edges
+        ordered = p[in_order(p)] / p.sum()
+        expected = np.cumsum(ordered) - ordered
+        assert starts(p)[1:] == pytest.approx(expected[1:].tolist(), abs=1e-12)
 
 
 @given(
@@ -250,9 +260,14 @@ def test_the_ends_of_the_unit_interval_draw_the_first_and_the_last_token(size: i
     assert draw(p, LAST) == possible[-1]
 
 
-def test_a_huge_vocabulary_is_drawn_as_often_as_it_says() -> None:
-    p = Sampler(Sampling(temperature=1.0)).probabilities(scores(150_000), [])
-    cumulative = np.cumsum(p)
-    for u in np.random.default_rng(1).random(2000):
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 3.0])
+def test_a_huge_vocabulary_is_drawn_as_often_as_it_says(temperature: float) -> None:
+    sampler, logits = Sampler(Sampling(temperature=temperature)), scores(150_000)
+    p = sampler.probabilities(logits, [])
+    order = in_order(p)
+    until = dict(zip(order, np.cumsum(p[order]), strict=True))
+    for u in np.random.default_rng(1).random(1000):
         token = draw(p, float(u))
-        assert cumulative[token] - p[token] - 1e-9 <= u <= cumulative[token] + 1e-9
+        assert until[token] - p[token] - 1e-9 <= u <= until[token] + 1e-9
+        token = draw(sampler.weights(logits, []), float(u))  # float32
+        assert until[token] - p[token] - 1e-5 <= u <= until[token] + 1e-5
