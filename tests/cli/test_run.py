@@ -374,7 +374,7 @@ def test_a_closed_pipe_is_quiet(home: Path) -> None:
 
 def test_nothing_that_a_terminal_obeys_reaches_it(here: Here, capsys: Capture) -> None:
     """Far too hot, the model writes every byte there is."""
-    hot = ("hello", "-n", "200", "-t", "1000", "--seed", "24")
+    hot = ("hello", "-n", "400", "-t", "1000", "--seed", "2")
     text = described(here, capsys, *hot)["text"]
     assert "\x1b" in text
     assert "\x7f" in text

@@ -90,7 +90,7 @@ def test_every_row_of_an_answer_is_the_references(
     head = Compared(open_head(folder, target), reference, EmbeddingTable(target, HIDDEN))
     model, history = open_target(target), list(PROMPT)
     model.forward(PROMPT[:-1])
-    sampler = Sampler(Sampling(temperature=10.0, seed=3))  # hot enough that proposals of a random head are accepted
+    sampler = Sampler(Sampling(temperature=10.0, seed=1))  # hot enough that proposals of a random head are accepted
     rounds = list(
         generate(
             model,
