@@ -32,6 +32,7 @@ class App:
 
     def __init__(self) -> None:
         self.panics: list[object] = []
+        self.painted = 0
 
     async def _post_message(self, _message: Message) -> bool:
         return True
@@ -40,6 +41,9 @@ class App:
         return True
 
     def panic(self) -> None: ...
+
+    def refresh(self, *, layout: bool) -> None:
+        self.painted += layout
 
     def call_later(self, *said: object) -> None:
         self.panics.append(said)
@@ -125,3 +129,24 @@ def test_what_is_written_arrives(far_end: FileIO) -> None:
     read = asyncio.run(write())
     assert b"more than its queue holds: 99" in read
     assert not threads()
+
+
+def test_continued_it_begins_anew_and_paints_everything(far_end: FileIO) -> None:
+    async def stop() -> tuple[App, list[str]]:
+        app = App()
+        driver = await running(app)
+        first = {thread for thread in threading.enumerate() if thread.name.startswith("textual-")}
+        driver._sigcont_application()
+        await asyncio.sleep(0)
+        begun = threads()
+        assert not any(thread.is_alive() for thread in first)
+        far_end.close()
+        leave(driver)
+        driver._sigcont_application()  # too late
+        await asyncio.sleep(0)
+        return app, begun
+
+    app, begun = asyncio.run(stop())
+    assert begun == ["textual-input", "textual-output"]
+    assert not threads()
+    assert app.painted == 1

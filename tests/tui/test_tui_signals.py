@@ -1,4 +1,5 @@
-"""The program is told to end, or loses its terminal, in the middle of an answer. A real process on a real terminal."""
+"""In the middle of an answer the program is told to end, is stopped, or loses its terminal. A real process on a real
+terminal."""
 
 from __future__ import annotations
 
@@ -77,3 +78,16 @@ def test_without_its_terminal_it_keeps_what_was_said(
     question, answer = kept(environment)
     assert question.startswith("hello at")
     assert answer
+
+
+def test_stopped_and_continued_it_paints_all_of_the_screen_again_and_can_be_left(
+    answering: pexpect.spawn[bytes],
+) -> None:
+    answering.kill(signal.SIGSTOP)
+    answering.kill(signal.SIGCONT)
+    answering.expect_exact(b"\x1b[?1049h")
+    answering.expect_exact(b"rite a message")  # the cursor stands on the first letter
+    answering.sendcontrol("q")
+    answering.expect(pexpect.EOF)
+    answering.close()
+    assert answering.exitstatus == 0
