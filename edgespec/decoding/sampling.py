@@ -89,9 +89,9 @@ class Sampler:
     def probabilities(self, logits: NDArray[np.float32], recent: Sequence[int]) -> Probabilities:
         """The distribution after every transform. logits: float32 [vocab], of the position behind the `recent` tokens,
         of which the penalty sees the last PENALTY_WINDOW."""
-        p = self.weights(logits, recent).astype(np.float64)
-        p /= p.sum()
-        return p
+        weights = self.weights(logits, recent).astype(np.float64)
+        weights /= weights.sum()
+        return weights
 
     @_masked_may_overflow
     def weights(self, logits: NDArray[np.float32], recent: Sequence[int]) -> NDArray[np.floating]:

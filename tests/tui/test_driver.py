@@ -37,9 +37,6 @@ class App:
     async def _post_message(self, _message: Message) -> bool:
         return True
 
-    def post_message(self, _message: Message) -> bool:
-        return True
-
     def panic(self) -> None: ...
 
     def refresh(self, *, layout: bool) -> None:
