@@ -21,8 +21,8 @@ from edgespec.decoding.controller import Controller
 from edgespec.decoding.costs import Costs
 from edgespec.decoding.drafters.draft_model import DraftModelDrafter
 from edgespec.decoding.drafters.eagle import EagleDrafter
+from edgespec.decoding.drafters.guided import GuidedDrafter
 from edgespec.decoding.drafters.history import HistoryDrafter
-from edgespec.decoding.drafters.judged import Judge, JudgedDrafter, read_judge
 from edgespec.decoding.drafters.ngram import NgramDrafter
 from edgespec.decoding.drafters.ngram_table import NgramTableDrafter, read_table
 from edgespec.decoding.protocols import Drafter, Policy
@@ -34,6 +34,7 @@ from edgespec.opening import Notice, Resources, open_head, open_model
 from edgespec.profile import Profiles, Tuned, profile_key, tuned_key
 from edgespec.runtime.device import DeviceChoice, DeviceKind, likely_device
 from edgespec.runtime.model import OnnxCausalLM
+from edgespec.runtime.recurrent import OnnxRecurrentHead, hidden_size_read
 from edgespec.runtime.session import use_threads
 
 Progress = Callable[[str, float], None]
@@ -220,8 +221,9 @@ def _make_drafters(
             f"{found.name} cannot draft for {bundle.name}: their tokenizers differ; use --draft ngram or --draft none."
         )
     if isinstance(found, Bundle) and isinstance(made_for, TableRecord):
-        return _Drafting(_lookups([found], target), (found,), ("cpu",))
-    drafters = _lookups([store.get(table.name, progress) for table in _tables_of(bundle, store)], target)
+        return _Drafting(_lookups([found], target, alone=True), (found,), ("cpu",))
+    tables = [store.get(table.name, progress) for table in _tables_of(bundle, store)]
+    drafters = _lookups(tables, target, alone=False)
     context = min(target.context_length, found.context_length)
     used = Resources(context, resources.threads, device)
     try:
@@ -243,18 +245,18 @@ def _tables_of(bundle: Bundle | ForeignBundle, store: Store) -> list[Bundle]:
     return [other for other in made if other.manifest.table is not None]
 
 
-def _lookups(tables: Sequence[Bundle], target: OnnxCausalLM) -> list[Drafter]:
-    """Lookup in what was said and in tables; where one brings a judge, their proposals as that sees them."""
-    drafters: list[Drafter] = [NgramDrafter()]
-    drafters += [NgramTableDrafter(read_table(table.graph), target.vocab_size, table.name) for table in tables]
-    if target.device.kind != "cpu":  # reading hidden states from there would cost more than a judge gains
-        return drafters
-    judges = (read_judge(table.judge) for table in tables if table.judge is not None)
-    weights = next((weights for weights in judges if weights.fits(target.hidden_size, target.vocab_size)), None)
-    if weights is None:
-        return drafters
-    judge = Judge(weights, target)
-    return [JudgedDrafter(drafter, judge) for drafter in drafters]
+def _lookups(tables: Sequence[Bundle], target: OnnxCausalLM, *, alone: bool) -> list[Drafter]:
+    """Lookup in what was said and in tables; where one brings a head for such a target, as that guides it. alone: no
+    draft stands behind them that draws its proposals."""
+    lookups: list[Drafter] = [NgramDrafter()]
+    lookups += [NgramTableDrafter(read_table(table.graph), target.vocab_size, table.name) for table in tables]
+    if target.device.kind != "cpu":  # reading hidden states from there would cost more than a guide gains
+        return lookups
+    for table in tables:
+        if table.guide is not None and hidden_size_read(table.guide) == target.hidden_size:
+            guide = OnnxRecurrentHead.open(table.guide, vocab_size=target.vocab_size)
+            return [GuidedDrafter(lookups, guide, target, table.name, foresees=alone)]
+    return lookups
 
 
 def _costs(

@@ -130,16 +130,26 @@ def head_command(
 def table_command(target: str, name: str | None, tokens: int, device: str, threads: int | None) -> None:
     """Make a table that drafts for a model of yours, of what the model itself writes.
 
-    What is written is kept, and heads are trained on it too. The default model takes about two hours on two cores.
+    A head that guides it is trained on the same text (docs/decisions/0024-guide.md). What is written is kept, and other
+    heads are trained on it too. The default model takes about three hours on two cores.
     """
     _require_extra()
+    from export.guide import Recipe
     from export.table import make_table
 
     with progress() as show:
         threads = threads or default_threads()
-        built = make_table(target, default_store(), tokens, name=name, device=device, threads=threads, progress=show)
-    judge = built.judge
-    judged = "none: too little text" if judge is None else f"{judge.before:.3f} -> {judge.after:.3f} nats a proposal"
+        built = make_table(
+            target,
+            default_store(),
+            tokens,
+            name=name,
+            device=device,
+            threads=threads,
+            recipe=Recipe(),
+            progress=show,
+        )
+    named = " ".join(f"{share:.1%}" for share in built.guide.acceptance)
     print_facts(
         [
             ("name", built.bundle.name),
@@ -147,7 +157,7 @@ def table_command(target: str, name: str | None, tokens: int, device: str, threa
             ("text", f"{built.tokens:,} tokens"),
             ("entries", f"{built.entries:,}"),
             ("right", f"{built.hit_rate:.1%} of an answer's tokens, on text that was held out"),
-            ("judge", judged),
+            ("its head", named),
             ("kept", f"the text in {built.work}; delete it when you are done"),
         ]
     )

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from edgespec.decoding.controller import Controller
 from edgespec.decoding.costs import Costs, DraftCost
-from edgespec.decoding.protocols import Draft, Drafter, Fixed, Logits, Policy, Worth, always
+from edgespec.decoding.drafters.guided import Belief
+from edgespec.decoding.protocols import Draft, Drafter, Fixed, Logits, Policy, Readable, Worth, always
 from edgespec.decoding.sampling import Sampler
 from edgespec.errors import ContextFullError, GenerationError
 
@@ -177,6 +178,29 @@ class TableHead:
         del self.rows[self.length :]
         self.rows += [(-1, -1, False)] * (length - self.length)
         self.length = length
+
+
+class TableGuide:
+    """A recurrent head on a TableModel that knows the tokens `token_ids`: the probabilities of what follows two tokens
+    are those of `table`. It remembers the two tokens of each call, and whether the first was of a state of the target.
+
+    fails_at: the calls, counted from 0, that raise GenerationError.
+    """
+
+    def __init__(
+        self, table: Table, token_ids: Sequence[int], belief: Belief, *, fails_at: Collection[int] = ()
+    ) -> None:
+        self.table, self.token_ids, self.belief = table, np.array(token_ids, np.int64), belief
+        self.calls: list[tuple[int, int, bool]] = []
+        self._fails_at = fails_at
+
+    def forward(self, token: int, states: Readable | None) -> NDArray[np.float32]:
+        before = self.calls[-1][1] if states is None else int(states.read()[-1, 1])
+        self.calls.append((before, token, states is not None))
+        if len(self.calls) - 1 in self._fails_at:
+            raise GenerationError("the head failed")
+        exponents = np.exp(self.table[before, token][self.token_ids])
+        return (exponents / exponents.sum()).astype(np.float32)
 
 
 def likeliest(table: Table, text: Sequence[int]) -> int:

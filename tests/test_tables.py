@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from homes import fill_home
+from recurrent import random_head
 from tiny import write_tiny_gguf
 
 from edgespec.bundle import Bundle, Manifest, Source, Store, TableRecord
@@ -17,11 +18,13 @@ from edgespec.chat.events import Answer
 from edgespec.chat.session import Chat, Settings
 from edgespec.choices import draft_choices, model_choices
 from edgespec.decoding.controller import Controller
-from edgespec.decoding.drafters.judged import USUAL, JudgedDrafter, JudgeWeights
+from edgespec.decoding.drafters.guided import GuidedDrafter
+from edgespec.decoding.drafters.ngram import NgramDrafter
 from edgespec.decoding.drafters.ngram_table import context_keys, fill
 from edgespec.decoding.sampling import Sampler, Sampling
 from edgespec.engine import open_chat
 from edgespec.errors import ChecksumError, ModelError
+from edgespec.graph.recurrent import RecurrentWeights, write_recurrent
 from edgespec.making import Tools
 from edgespec.pull import pull
 
@@ -44,7 +47,7 @@ def store(full_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S
     return Store(home / "models")
 
 
-def keep_table(store: Store, target: Bundle, name: str, judge: JudgeWeights | None = None) -> Bundle:
+def keep_table(store: Store, target: Bundle, name: str, head: RecurrentWeights | None = None) -> Bundle:
     """A table that says, behind each token, what the target says behind it alone."""
     chat = open_chat(str(target.directory), draft="none", settings=Settings(max_tokens=200))
     *_, answer = chat.send("hello there")
@@ -54,8 +57,8 @@ def keep_table(store: Store, target: Bundle, name: str, judge: JudgeWeights | No
     slots = fill(keys, np.array(list(said.values())), np.full(len(said), 11), 10)
     with store.staging() as staging:
         np.save(staging.files / "table.npy", slots)
-        if judge is not None:
-            judge.save(staging.files / "judge.npz")
+        if head is not None:
+            write_recurrent(head, staging.files)
         files = sorted(path.name for path in staging.files.iterdir())
         return staging.commit(
             Manifest(
@@ -74,13 +77,6 @@ def keep_table(store: Store, target: Bundle, name: str, judge: JudgeWeights | No
                 table=TableRecord(target.name, target.tokenizer_sha256),
             )
         )
-
-
-def judge_of(states: int, verdict: float) -> JudgeWeights:
-    """Whatever is proposed, this is what it adds to the log odds."""
-    ones = np.ones((VOCAB, 1), np.int8)
-    bias, scale = np.full(1, verdict, np.float32), np.zeros(1, np.float32)
-    return JudgeWeights(np.zeros((1, states), np.float32), bias, ones, scale, ones)
 
 
 def ask(chat: Chat) -> Answer:
@@ -102,35 +98,47 @@ def test_it_drafts_and_the_text_is_the_targets(store: Store, sampling: Sampling)
         assert answer.tokens == ask(open_chat("tiny", draft="none", settings=settings)).tokens
 
 
-def test_its_judge_is_heard_if_it_is_of_such_a_model_and_the_text_is_the_targets(store: Store) -> None:
-    judges = {"for": judge_of(64, 9.0), "against": judge_of(64, -9.0), "stranger": judge_of(64 * 3 + 1, -9.0)}
-    texts: set[tuple[int, ...]] = set()
-    for name, judge in judges.items():
-        keep_table(store, store.open("tapped"), name, judge)
-        chat = open_chat("tapped", draft=name, settings=Settings(max_tokens=60))
-        said = ask(chat).tokens
-        texts.add(said)
-        store.remove(name)
+def test_its_head_guides_lookup_if_it_is_of_such_a_model_and_the_text_is_the_targets(store: Store) -> None:
+    target = store.open("tapped")
+    plain = ask(open_chat("tapped", draft="none", settings=Settings(max_tokens=60))).tokens
+    for name, head in {"its": random_head(64 * 3, VOCAB), "a stranger's": random_head(64 * 2, VOCAB)}.items():
+        keep_table(store, target, "table", head)
+        chat = open_chat("tapped", draft="table", settings=Settings(max_tokens=60))
+        assert ask(chat).tokens == plain
+        store.remove("table")
         assert isinstance(chat.policy, Controller)
-        for drafter in chat.policy.drafters:
-            heard = {"for": len(USUAL) - 1, "against": 0}
+        drafters = chat.policy.drafters
+        if name == "its":
+            (drafter,) = drafters
+            assert isinstance(drafter, GuidedDrafter)
+            assert (drafter.name, drafter.foresees) == ("table", True)
             drafter.rewind(0)
-            (evidence,) = drafter.propose(said[:12] * 2, 1, Sampler(Sampling())).evidence
-            usual = len(drafter.usual) - len(USUAL)
-            assert evidence == usual + heard[name] if name in heard else not isinstance(drafter, JudgedDrafter)
-    assert len(texts) == 1
+            (evidence,) = drafter.propose([*plain[:12], 300], 1, Sampler(Sampling())).evidence
+            assert evidence >= len(drafter.usual) // 8  # the head names it: nobody has seen that token
+        else:
+            assert isinstance(drafters[0], NgramDrafter)
+            assert len(drafters) == 2
+
+
+def test_in_front_of_a_draft_that_draws_it_does_not_look_at_what_will_draw(store: Store) -> None:
+    keep_table(store, store.open("tapped"), "table", random_head(64 * 3, VOCAB))
+    chat = open_chat("tapped", draft="skip", settings=Settings(max_tokens=1))
+    assert isinstance(chat.policy, Controller)
+    guided, model = chat.policy.drafters
+    assert isinstance(guided, GuidedDrafter)
+    assert not guided.foresees
+    assert model.name == "skip"
 
 
 def test_it_stands_in_front_of_other_drafts_and_not_of_plain_lookup(store: Store) -> None:
     keep_table(store, store.open("tiny"), "tiny-table")
     keep_table(store, store.open("other"), "other-table")
-    settings = Settings(max_tokens=60)
-    arms = {
-        draft: set(ask(open_chat("tiny", draft=draft, settings=settings)).stats.arms) for draft in ("skip", "ngram")
-    }
-    assert "tiny-table" in arms["skip"]
-    assert arms["skip"] | arms["ngram"] <= {"plain", "ngram", "skip", "tiny-table"}
-    assert "tiny-table" not in arms["ngram"]
+    names: dict[str, list[str]] = {}
+    for draft in ("skip", "ngram"):
+        policy = open_chat("tiny", draft=draft).policy
+        assert isinstance(policy, Controller)
+        names[draft] = [drafter.name for drafter in policy.drafters]
+    assert names == {"skip": ["ngram", "tiny-table", "skip"], "ngram": ["ngram"]}
 
 
 def test_it_is_for_models_with_its_tokens_and_only_drafts(store: Store) -> None:

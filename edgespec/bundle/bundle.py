@@ -11,7 +11,7 @@ from edgespec.bundle.files import Fingerprint, Progress, fingerprint, no_progres
 from edgespec.bundle.manifest import FileRecord, Manifest, read_manifest
 from edgespec.errors import ChecksumError
 
-JUDGE_NAME: Final = "judge.npz"
+GUIDE_NAME: Final = "model.onnx"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +55,9 @@ class Bundle:
         return (self.directory / name).read_text(encoding="utf-8") if name in self.manifest.files else None
 
     @property
-    def judge(self) -> Path | None:
-        """Of a table: what judges proposals by the target's hidden states, if it has that."""
-        return self.directory / JUDGE_NAME if JUDGE_NAME in self.manifest.files else None
+    def guide(self) -> Path | None:
+        """Of a table: the graph of a head that guides lookup by the target's hidden states, if it has one."""
+        return self.directory / GUIDE_NAME if self.manifest.table and GUIDE_NAME in self.manifest.files else None
 
     @property
     def context_length(self) -> int:

@@ -56,6 +56,14 @@ class CausalLM(Protocol):
         ...
 
 
+class Readable(Protocol):
+    """Hidden states that can be read."""
+
+    def read(self) -> NDArray[np.float32]:
+        """float32 [positions, floats for a position]. Raises: GenerationError."""
+        ...
+
+
 class Tapped(Protocol[Shown]):
     """What shows the hidden states of its cached positions."""
 

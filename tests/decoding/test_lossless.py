@@ -9,7 +9,7 @@ from itertools import count, product
 import numpy as np
 import pytest
 from branching import BranchingSampler, World, branching_draw, distribution
-from fakes import COSTS, ChosenDrafter, TableHead, TableModel, likeliest, policy, random_table
+from fakes import COSTS, ChosenDrafter, TableGuide, TableHead, TableModel, likeliest, policy, random_table
 from wrong_rules import Row, without_residual
 
 from edgespec.decoding import rounds
@@ -18,8 +18,8 @@ from edgespec.decoding.controller import Controller
 from edgespec.decoding.drafters import draft_model
 from edgespec.decoding.drafters.draft_model import DraftModelDrafter
 from edgespec.decoding.drafters.eagle import EagleDrafter
+from edgespec.decoding.drafters.guided import Belief, GuidedDrafter
 from edgespec.decoding.drafters.history import Corpus, HistoryDrafter
-from edgespec.decoding.drafters.judged import Judge, JudgedDrafter, JudgeWeights
 from edgespec.decoding.drafters.ngram import NgramDrafter
 from edgespec.decoding.drafters.ngram_table import NgramTableDrafter, context_keys, fill
 from edgespec.decoding.protocols import Draft, Drafter, Logits, Worth, always
@@ -61,12 +61,10 @@ def table() -> NgramTableDrafter:
     return NgramTableDrafter(fill(keys, np.array([1, 3, 0, 2]), np.array([1, 9, 5, 11]), 3), VOCAB)
 
 
-def judged(target: TableModel) -> Controller:
-    """Lookup, and a judge that thinks differently of each token in each place."""
-    random = np.random.default_rng(6)
-    last, proposals = random.integers(-99, 99, (2, VOCAB, 3)).astype(np.int8)
-    states, (bias, scale) = random.normal(0, 0.02, (3, 2)).astype("f4"), random.normal(0, 0.02, (2, 3)).astype("f4")
-    drafter = JudgedDrafter(NgramDrafter(), Judge(JudgeWeights(states, bias, last, scale, proposals), target))
+def guided(target: TableModel) -> Controller:
+    """Lookup and a table, weighed against a head that knows half of the tokens and thinks otherwise of each."""
+    guide = TableGuide(OTHER, (0, 3), Belief(0.9, 0.4, 0.5, 0.9, 1.3, -0.3))
+    drafter = GuidedDrafter([NgramDrafter(), table()], guide, target, "ngram")
     return Controller([drafter], COSTS, exact=True, name="c")
 
 
@@ -77,7 +75,7 @@ DRAFTERS: dict[str, MakeDrafter] = {
     "ngram": lambda _: NgramDrafter(),
     "history": lambda _: EARLIER,
     "table": lambda _: table(),
-    "judged lookup": judged,
+    "guided lookup": guided,
     "sampled": lambda _: DraftModelDrafter(TableModel(OTHER)),
     "chosen": lambda _: ChosenDrafter(lambda text: likeliest(OTHER, text)),
     "hostile": lambda _: hostile(),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,13 +16,12 @@ import edgespec
 from edgespec.bundle import Store
 from edgespec.chat.events import Answer
 from edgespec.chat.session import Settings
-from edgespec.decoding.drafters.judged import Judge, read_judge
-from edgespec.decoding.drafters.ngram import NgramDrafter
 from edgespec.decoding.drafters.ngram_table import NgramTableDrafter, context_keys, read_table
 from edgespec.decoding.sampling import Sampler, Sampling
 from edgespec.errors import ModelError
 from edgespec.making import Tools
 from edgespec.pull import pull
+from edgespec.runtime.recurrent import OnnxRecurrentHead
 
 torch: Any = pytest.importorskip("torch")
 
@@ -30,10 +29,13 @@ from safetensors.torch import load_file  # noqa: E402
 
 from export import draft_data  # noqa: E402
 from export.conversations import ANSWER, USER  # noqa: E402
-from export.ngram_table import Text, build_table, count, read_text  # noqa: E402
+from export.guide import Recipe, TrainedGuide, train_guide  # noqa: E402
+from export.ngram_table import Text, count, read_text  # noqa: E402
 from export.table import Built, make_table  # noqa: E402
+from export.torch_llama import TorchLlama  # noqa: E402
 
 TOKENS = 4 * 32 * 120
+RECIPE = Recipe(embedding_size=32, state_size=64, ffn_size=64, rank=32, words=256, batch=256)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +60,13 @@ def built(home: Store) -> Built:
 
 
 def make(target: str, store: Store, name: str | None = None, tokens: int = TOKENS) -> Built:
-    return make_table(target, store, tokens, name=name, device="cpu", threads=1, progress=lambda *_: None)
+    return make_table(
+        target, store, tokens, name=name, device="cpu", threads=1, recipe=RECIPE, progress=lambda *_: None
+    )
+
+
+def waves(built: Built) -> list[Path]:
+    return sorted((built.work / "waves").iterdir())
 
 
 def test_a_table_is_made_and_drafts(home: Store, built: Built) -> None:
@@ -83,7 +91,7 @@ def test_a_table_is_made_and_drafts(home: Store, built: Built) -> None:
     with pytest.raises(ModelError, match="edgespec run tiny --draft tiny-table"):
         edgespec.open_chat("tiny-table")
     again = make("tiny", home, "again")
-    for file in ("table.npy", "judge.npz"):
+    for file in ("table.npy", "model.onnx", "model.onnx.data"):
         assert again.bundle.manifest.files[file] == built.bundle.manifest.files[file]
 
 
@@ -96,7 +104,7 @@ def test_who_says_nothing_that_could_be_foreseen_gets_none(home: Store) -> None:
 def test_what_it_says_is_right_as_often_as_it_claims(built: Built) -> None:
     """The share on text that was held out, counted anew with the drafter itself."""
     drafter = NgramTableDrafter(read_table(built.bundle.graph), 304)
-    text = read_text(sorted((built.work / "waves").iterdir())[-1])
+    text = read_text(waves(built)[-1])
     hits: list[bool] = []
     for row, place in zip(*np.nonzero(text.answers), strict=True):
         start = place - text.depth[row, place]
@@ -106,55 +114,53 @@ def test_what_it_says_is_right_as_often_as_it_claims(built: Built) -> None:
     assert built.hit_rate > 0.05
 
 
-@dataclass
-class Said:
-    """A target that said so much with these hidden states."""
-
-    states: np.ndarray[Any, np.dtype[np.float32]]
-
-    @property
-    def hidden_size(self) -> int:
-        return self.states.shape[1]
-
-    @property
-    def length(self) -> int:
-        return len(self.states)
-
-    def hidden_states(self, start: int, end: int) -> States:
-        return self.states[start:end].view(States)
-
-
-def test_its_judge_is_as_good_as_it_claims(built: Built) -> None:
-    """What proposals cost on text that was held out, counted anew with drafters and judge as they will be."""
-    waves = sorted((built.work / "waves").iterdir())
-    unseen = NgramTableDrafter(build_table(waves[:2], 19)[0], 304)
-    text = read_text(waves[-1])
-    taps = load_file(waves[-1])["taps"].float().numpy()
-    assert built.bundle.judge is not None
-    weights, sampler = read_judge(built.bundle.judge), Sampler(Sampling())
-    before: list[float] = []
-    after: list[float] = []
-    for row, place in zip(*np.nonzero(text.answers), strict=True):
-        start = place - text.depth[row, place]
-        history = text.tokens[row, start : place + 1].tolist()
-        for drafter in (NgramDrafter(), unseen) if len(history) > 1 else ():
-            draft = drafter.propose(history, 1, sampler)
-            if draft.tokens:
-                usual = drafter.usual[draft.evidence[0]]
-                chance = Judge(weights, Said(taps[row, start:place])).chance(history, draft.tokens[0], usual)
-                assert chance is not None
-                right = draft.tokens[0] == text.likely[row, place, 0]
-                before.append(-np.log(usual if right else 1.0 - usual))
-                after.append(-np.log(chance if right else 1.0 - chance))
-    assert built.judge is not None
-    assert (built.judge.before, built.judge.after) == pytest.approx((np.mean(before), np.mean(after)), rel=1e-3)
-    assert built.judge.after < built.judge.before
+def test_its_head_is_as_good_as_it_claims(built: Built) -> None:
+    """How often it names the target's own choice on text that was held out, counted anew in its session."""
+    guide = built.guide
+    assert built.bundle.guide is not None
+    wave = {name: tensor.numpy() for name, tensor in load_file(waves(built)[-1]).items() if name != "taps"}
+    taps = load_file(waves(built)[-1])["taps"].float().numpy()
+    head = OnnxRecurrentHead.open(built.bundle.guide, vocab_size=304)
+    hits: list[list[bool]] = [[], [], []]
+    for row, place in zip(*np.nonzero(wave["roles"] == ANSWER), strict=True):
+        start = wave["starts"][row, place]
+        for i in range(3 if start + 2 <= place < wave["tokens"].shape[1] - 3 else 0):
+            if wave["roles"][row, place + i] != ANSWER or wave["starts"][row, place + i] != start:
+                break
+            states = taps[row, place - 2 : place - 1].view(States) if i == 0 else None
+            named = head.token_ids[head.forward(int(wave["tokens"][row, place + i - 1]), states).argmax()]
+            hits[i].append(bool(named == wave["top_ids"][row, place + i - 1, 0]))
+            if not hits[i][-1] or wave["tokens"][row, place + i] != named:
+                break
+    assert guide.acceptance == pytest.approx([np.mean(found) for found in hits], abs=0.02)  # int8, not bfloat16
+    assert guide.acceptance[0] > 0.3
+    assert guide.after < guide.before
 
 
-def test_from_little_text_it_is_made_without_one(home: Store) -> None:
-    small = make("tiny", home, "small", TOKENS // 2)
-    assert small.judge is small.bundle.judge is None
-    assert "judge" not in (small.bundle.directory / "README.md").read_text().lower()
+def test_its_training_goes_on_where_it_was_interrupted(home: Store, built: Built, tmp_path: Path) -> None:
+    """Begun anew behind a wave that was trained on, it ends with the same weights."""
+    model, slots = TorchLlama(home.root.parent / "tiny.gguf"), read_table(built.bundle.graph)
+
+    def train(kept: Path, progress: Callable[[float], None]) -> TrainedGuide:
+        return train_guide(model, waves(built), slots, {1}, RECIPE, kept, progress)
+
+    def interrupt(done: float) -> None:
+        if done > 0.5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "interrupted.pt", interrupt)
+    heard: list[float] = []
+    resumed, whole = train(tmp_path / "interrupted.pt", heard.append), train(tmp_path / "whole.pt", lambda _: None)
+    assert heard[0] > 0.3
+    for name, tensor in whole.weights.tensors.items():
+        np.testing.assert_array_equal(resumed.weights.tensors[name], tensor)
+
+
+def test_from_too_little_text_none_is_made(home: Store) -> None:
+    with pytest.raises(ModelError, match=r"1,000 tokens are too few .* --tokens"):
+        make("tiny", home, "small", 1000)
+    assert "small" not in home.names()
 
 
 def test_contexts_are_counted_where_answers_go_on_and_within_a_conversation() -> None:
