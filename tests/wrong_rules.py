@@ -29,7 +29,9 @@ def without_residual(right: Row) -> Row:
             return right(logits, recent, position, sampler, proposed, q)
         p = sampler.probabilities(logits, recent)
         _, u_accept, u_draw = sampler.uniforms(position)
-        # verify's own draw: a test may have put another in its place.
-        return proposed if u_accept * q[proposed] < p[proposed] else verify.draw(p, u_draw)
+        # verify's own race: a test may have put another in its place.
+        return (
+            proposed if u_accept * q[proposed] < p[proposed] else verify.race(p, sampler.exponentials(position), u_draw)
+        )
 
     return row

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from hashlib import blake2b
+from hashlib import blake2b, shake_128
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ from edgespec.errors import GenerationError
 Probabilities = NDArray[np.float64]
 """A distribution over the vocabulary, float64 [vocab], summing to 1."""
 
+LANES = 128
+"""In a race, token t runs in lane t modulo this."""
 PENALTY_WINDOW = 64
 """How many of the last tokens the repeat penalty looks at (llama.cpp's repeat_last_n)."""
 
@@ -48,6 +50,11 @@ class Sampling:
         ranges.SEED.require("seed", self.seed or 0)
 
 
+_TOGETHER, _REMEMBERED = 8, 4
+"""Positions whose exponential numbers are made at once, and how many such blocks are kept: whoever proposes asks for
+them before they draw."""
+_BITS = 52
+"""Of each of these numbers: with a half more, what a float64 holds."""
 _NEAR = 1 / 64
 """Of the largest probability: tokens over this part of it are put in order."""
 _BLOCK = 256
@@ -63,13 +70,15 @@ class Sampler:
         seed = secrets.randbits(64) if settings.seed is None else settings.seed
         self._key = seed.to_bytes(8, "little")
         self._scratch = np.empty(0, np.float32)
+        self._times: dict[int, NDArray[np.float64]] = {}  # of a block of positions
 
     @property
     def greedy(self) -> bool:
         return self.settings.temperature == 0.0
 
     def uniforms(self, position: int) -> tuple[float, float, float]:
-        """The three random numbers in [0, 1) of a position: to draw a proposal, to accept it, to draw a token.
+        """The three random numbers in [0, 1) of a position: to draw a proposal, to accept it, to draw a token from its
+        lane.
 
         They are a keyed hash of the position (a counter-based generator, Salmon et al. 2011), so nothing that is
         proposed, rejected or aborted can move the randomness of what is emitted later.
@@ -77,6 +86,18 @@ class Sampler:
         digest = blake2b(position.to_bytes(8, "little"), digest_size=24, key=self._key).digest()
         draft, accept, draw = (bits >> 11 for bits in struct.unpack("<3Q", digest))
         return draft * 2.0**-53, accept * 2.0**-53, draw * 2.0**-53
+
+    def exponentials(self, position: int) -> NDArray[np.float64]:
+        """The exponential random numbers of a position, one for each lane of its race, float64 [LANES], above 0. As
+        `uniforms`, they are a keyed hash."""
+        block, place = divmod(position, _TOGETHER)
+        if block not in self._times:
+            digest = shake_128(self._key + block.to_bytes(8, "little")).digest(8 * _TOGETHER * LANES)
+            bits = np.frombuffer(digest, "<u8").reshape(_TOGETHER, LANES) >> np.uint64(64 - _BITS)
+            if len(self._times) == _REMEMBERED:
+                self._times.clear()
+            self._times[block] = _BITS * math.log(2.0) - np.log(bits + 0.5)
+        return self._times[block][place]
 
     @_masked_may_overflow
     def argmax(self, logits: NDArray[np.float32], recent: Sequence[int]) -> int:
@@ -130,6 +151,21 @@ class Sampler:
         scores = logits.copy()
         scores[seen] = np.where(scores[seen] > 0, scores[seen] / penalty, scores[seen] * penalty)
         return scores
+
+
+def race(p: NDArray[np.floating], times: NDArray[np.float64], u: float) -> int:
+    """A token drawn from `p` (of any scale) by exponential `times`, a number for each lane, and `u` in [0, 1): the lane
+    whose number, divided by what its tokens have together, is the smallest, and in it the token that `u` draws.
+
+    This is the Gumbel-max trick (Gumbel 1954): a lane comes first as often as its part of `p` is large. Whoever knows
+    `times` and guesses a distribution near `p` names the same token far more often than one that was drawn apart
+    (Daliri et al. 2024, arXiv:2408.07978).
+    """
+    rows = p.size // LANES
+    lanes = p[: rows * LANES].reshape(rows, LANES).sum(axis=0)
+    lanes[: p.size - rows * LANES] += p[rows * LANES :]
+    first = int((lanes / lanes.max() / times).argmax())
+    return first + LANES * draw(p[first::LANES], u)
 
 
 def draw(p: NDArray[np.floating], u: float) -> int:

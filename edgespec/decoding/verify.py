@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from edgespec.decoding.protocols import Draft
 from edgespec.decoding.remote import Rows, best_of, scores_of
-from edgespec.decoding.sampling import PENALTY_WINDOW, Probabilities, Sampler, draw
+from edgespec.decoding.sampling import PENALTY_WINDOW, Probabilities, Sampler, race
 from edgespec.decoding.stats import Extra
 
 
@@ -90,9 +90,9 @@ def _row(
         return sampler.argmax(logits, recent)
     _, u_accept, u_draw = sampler.uniforms(position)
     if proposed is None or q is None:
-        return draw(sampler.weights(logits, recent), u_draw)
+        return race(sampler.weights(logits, recent), sampler.exponentials(position), u_draw)
     p = sampler.probabilities(logits, recent)
     if u_accept * q[proposed] < p[proposed]:
         return proposed
     residual = np.maximum(p - q, 0.0)
-    return draw(residual if residual.any() else p, u_draw)
+    return race(residual if residual.any() else p, sampler.exponentials(position), u_draw)

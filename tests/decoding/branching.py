@@ -91,6 +91,11 @@ def branching_draw(p: Probabilities, u: Uniform) -> int:
     return int(order[u.part(edges.tolist())])
 
 
+def branching_race(p: Probabilities, _: object, u: Uniform) -> int:
+    """What `sampling.race` computes, asked of a uniform that is an interval instead of the numbers of a race."""
+    return branching_draw(p, u)
+
+
 def distribution(run: Callable[[World], Outcome]) -> dict[Outcome, float]:
     """The probability of every outcome of `run`."""
     outcomes: Counter[Outcome] = Counter()

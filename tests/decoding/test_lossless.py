@@ -8,7 +8,7 @@ from itertools import count, product
 
 import numpy as np
 import pytest
-from branching import BranchingSampler, World, branching_draw, distribution
+from branching import BranchingSampler, World, branching_draw, branching_race, distribution
 from fakes import COSTS, ChosenDrafter, TableGuide, TableHead, TableModel, likeliest, policy, random_table
 from wrong_rules import Row, without_residual
 
@@ -93,7 +93,7 @@ DRAFTERS: dict[str, MakeDrafter] = {
 
 @pytest.fixture(autouse=True)
 def every_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verify_module, "draw", branching_draw)
+    monkeypatch.setattr(verify_module, "race", branching_race)
     monkeypatch.setattr(draft_model, "draw", branching_draw)
 
 

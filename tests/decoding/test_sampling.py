@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edgespec.decoding.sampling import PENALTY_WINDOW, Probabilities, Sampler, Sampling, draw
+from edgespec.decoding.sampling import LANES, PENALTY_WINDOW, Probabilities, Sampler, Sampling, draw, race
 from edgespec.decoding.sampling import _nucleus as nucleus
 from edgespec.errors import GenerationError, UsageError
 
@@ -201,6 +201,66 @@ def test_uniforms_belong_to_seed_and_position() -> None:
     assert Sampler(Sampling(seed=8)).uniforms(5) != a.uniforms(5)
     assert np.mean(numbers) == pytest.approx(0.5, abs=0.02)
     assert abs(np.corrcoef(np.array(numbers).reshape(-1, 3).T) - np.eye(3)).max() < 0.1
+
+
+def test_exponentials_belong_to_seed_and_position() -> None:
+    a, b = Sampler(Sampling(seed=7)), Sampler(Sampling(seed=7))
+    for position in (5, 0, 2**31, 6, 5, 40, 80, 120, 160, 5):
+        assert np.array_equal(a.exponentials(position), b.exponentials(position))
+    found = np.array([a.exponentials(position) for position in range(1000)])
+    assert found.shape == (1000, LANES)
+    assert np.unique(found).size == found.size
+    assert found.min() > 0.0
+    assert not np.array_equal(Sampler(Sampling(seed=8)).exponentials(5), a.exponentials(5))
+    # Exponential: what is under x is 1 - exp(-x) of all (the statistic of Kolmogorov and Smirnov).
+    parts = 1.0 - np.exp(-np.sort(found.ravel()))
+    assert abs(parts - np.arange(parts.size) / parts.size).max() < 1.6 / math.sqrt(parts.size)
+    for numbers in (found, found.T, np.hstack([found, np.array([a.uniforms(position) for position in range(1000)])])):
+        assert abs(np.corrcoef(numbers.T) - np.eye(numbers.shape[1])).max() < 6 / math.sqrt(len(numbers))
+
+
+# -- race ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 3, LANES - 1, LANES, LANES + 1, 3 * LANES + 5])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_race_draws_every_token_as_often_as_it_says(size: int, dtype: type[np.floating[Any]]) -> None:
+    rng, sampler, races = np.random.default_rng(size), Sampler(Sampling(seed=size)), 10_000
+    p = (rng.random(size) ** 4 * (rng.random(size) < 0.4) + (np.arange(size) == size - 1) * 0.3).astype(dtype)
+    drawn = np.zeros(size)
+    for position in range(races):
+        drawn[race(p, sampler.exponentials(position), sampler.uniforms(position)[2])] += 1
+    expected = races * p.astype(np.float64) / p.sum(dtype=np.float64)
+    assert not drawn[p == 0].any()
+    often = expected > 5
+    assert abs(drawn - expected)[often].max() < 4.5 * np.sqrt(expected[often]).max()
+    chi_squared = ((drawn - expected)[often] ** 2 / expected[often]).sum()
+    assert chi_squared < often.sum() + 4 * math.sqrt(2 * often.sum())
+
+
+@given(
+    weights=st.lists(
+        st.sampled_from([0.0, 0.0, 0.0, 1e-300, 5e-324, 1e-17, 0.1, 1.0]), min_size=1, max_size=600
+    ).filter(any),
+    u=st.one_of(st.sampled_from([0.0, math.ulp(0.0), 0.5, LAST]), st.floats(0.0, LAST)),
+    position=st.integers(0, 10**6),
+)
+def test_no_race_is_won_by_a_token_of_probability_zero(weights: list[float], u: float, position: int) -> None:
+    p = np.array(weights)
+    assert p[race(p, Sampler(Sampling(seed=1)).exponentials(position), u)] > 0.0
+
+
+def test_whoever_wins_a_race_wins_it_with_a_larger_part_too() -> None:
+    """What makes a guess right: p need not be known exactly."""
+    rng, sampler = np.random.default_rng(1), Sampler(Sampling(seed=3))
+    winners: set[int] = set()
+    for position in range(300):
+        p, times = rng.dirichlet(np.full(40, 0.3)), sampler.exponentials(position)
+        winner = race(p, times, 0.5)
+        p[winner] *= 1.0 + rng.random()
+        assert race(p, times, 0.5) == winner
+        winners.add(winner)
+    assert len(winners) > 30
 
 
 # -- draw ------------------------------------------------------------------------------------------------------------

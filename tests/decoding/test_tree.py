@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 import pytest
 from answers import CONTEXT, PROMPT, TARGET, greedy_text
-from branching import BranchingSampler, World, branching_draw, distribution
+from branching import BranchingSampler, World, branching_race, distribution
 from fakes import ChosenDrafter, TableModel, random_table
 
 from edgespec.decoding import verify as verify_module
@@ -103,7 +103,7 @@ def distance(a: Joint, b: Joint) -> float:
 
 @pytest.fixture
 def every_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verify_module, "draw", branching_draw)
+    monkeypatch.setattr(verify_module, "race", branching_race)
 
 
 @pytest.mark.usefixtures("every_way")
