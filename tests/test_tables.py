@@ -114,7 +114,7 @@ def test_its_head_guides_lookup_if_it_is_of_such_a_model_and_the_text_is_the_tar
             assert (drafter.name, drafter.foresees) == ("table", True)
             drafter.rewind(0)
             (evidence,) = drafter.propose([*plain[:12], 300], 1, Sampler(Sampling())).evidence
-            assert evidence >= len(drafter.usual) // 8  # the head names it: nobody has seen that token
+            assert evidence >= len(drafter.usual) // 6  # the head names it: nobody has seen that token
         else:
             assert isinstance(drafters[0], NgramDrafter)
             assert len(drafters) == 2
