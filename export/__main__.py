@@ -123,7 +123,7 @@ def head_command(
 @click.argument("target", metavar="MODEL")
 @click.option("--name", help="What to call it here; MODEL-table unless told otherwise.")
 @click.option(
-    "--tokens", type=click.IntRange(min=1), default=5_000_000, show_default=True, help="Of what the model writes."
+    "--tokens", type=click.IntRange(min=1), default=9_000_000, show_default=True, help="Of what the model writes."
 )
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--threads", type=click.IntRange(min=1, max=256), help="One for each core unless told otherwise.")
@@ -131,7 +131,7 @@ def table_command(target: str, name: str | None, tokens: int, device: str, threa
     """Make a table that drafts for a model of yours, of what the model itself writes.
 
     A head that guides it is trained on the same text (docs/decisions/0024-guide.md). What is written is kept, and other
-    heads are trained on it too. The default model takes about three hours on two cores.
+    heads are trained on it too. The default model takes about five hours on two cores.
     """
     _require_extra()
     from export.guide import Recipe

@@ -40,6 +40,8 @@ _LATER_STEP: Final = 0.8
 """What a step counts beside the one before it."""
 _WARM_UP: Final = 50
 _LEAST_RATE: Final = 0.02
+_PER_TOKEN: Final = {"embedding", "output"}
+"""Matrices with a row for each token: most of their rows have nothing to learn from a batch."""
 _TESTED: Final = 40_000
 _NEWTON: Final = 20
 
@@ -48,16 +50,18 @@ Progress = Callable[[float], None]
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Sizes as in RecurrentConfig. batch: places of a step of the training. rate: the highest learning rate."""
+    """Sizes as in RecurrentConfig. batch: places of a step of the training. rate, token_rate: the highest learning
+    rates, of matrices and of what there is for each token."""
 
-    embedding_size: int = 64
+    embedding_size: int = 96
     state_size: int = 512
     ffn_size: int = 1536
     rank: int = 128
     words: int = 8192
     epochs: int = 3
-    batch: int = 2048
-    rate: float = 2e-3
+    batch: int = 1024
+    rate: float = 1e-2
+    token_rate: float = 5e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,15 +140,15 @@ class RecurrentHead(nn.Module):
 
 
 class _Wave:
-    """A wave, its tensors flattened to places. places: those whose next token is not the template's, and whose own and
-    last token are of the same conversation, int64."""
+    """A wave, its tensors flattened to places. places: those whose next token is an answer's, and whose own and last
+    token are of the same conversation, int64."""
 
     def __init__(self, path: Path) -> None:
         wave = load_file(path)
         self.length = wave["tokens"].shape[1]
         at = torch.arange(1, self.length - _STEPS)
         inside = wave["starts"][:, at - 1] == wave["starts"][:, at + 1]
-        rows, columns = (inside & (wave["roles"][:, at + 1] != TEMPLATE)).nonzero(as_tuple=True)
+        rows, columns = (inside & (wave["roles"][:, at + 1] == ANSWER)).nonzero(as_tuple=True)
         self.places = rows * self.length + at[columns]
         self._flat = {name: tensor.flatten(0, 1) for name, tensor in wave.items()}
 
@@ -164,7 +168,13 @@ class _Training:
         self._target, self._waves, self._words, self._recipe, self._kept = target, waves, words, recipe, kept
         torch.manual_seed(0)
         self.head = RecurrentHead(target, words, recipe).to(target.device)
-        self._optimizer = torch.optim.AdamW(self.head.parameters(), lr=recipe.rate, betas=(0.9, 0.98), weight_decay=0.0)
+        # Muon (Jordan et al. 2024; Liu et al. 2025, arXiv:2502.16982): of little text it makes more than AdamW.
+        hidden = [w for name, w in self.head.weights.items() if w.ndim == 2 and name not in _PER_TOKEN]
+        others = [w for name, w in self.head.weights.items() if w.ndim == 1 or name in _PER_TOKEN]
+        self._optimizers: dict[torch.optim.Optimizer, float] = {
+            torch.optim.Muon(hidden, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"): recipe.rate,
+            torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.0, fused=True): recipe.token_rate,
+        }
         self._word = torch.full((target.config.vocab_size,), -1)
         self._word[words] = torch.arange(len(words))
 
@@ -177,12 +187,13 @@ class _Training:
             parts = wave.places[torch.randperm(len(wave.places), generator=generator)].split(self._recipe.batch)
             for i, places in enumerate(parts):
                 left = 1.0 - (done + i / len(parts)) / len(shuffled)
-                rate = self._recipe.rate * (_LEAST_RATE + (1.0 - _LEAST_RATE) * left)
-                self._learn(wave, places, rate * min((done * len(parts) + i + 1) / _WARM_UP, 1.0))
+                pace = _LEAST_RATE + (1.0 - _LEAST_RATE) * left
+                self._learn(wave, places, pace * min((done * len(parts) + i + 1) / _WARM_UP, 1.0))
                 progress((done + (i + 1) / len(parts)) / len(shuffled))
             self._save(done + 1)
 
-    def _learn(self, wave: _Wave, places: Tensor, rate: float) -> None:
+    def _learn(self, wave: _Wave, places: Tensor, pace: float) -> None:
+        """pace: a part of the highest learning rates."""
         device, head = self._target.device, self.head
         total = torch.zeros((), device=device)
         for step, (_, x) in enumerate(steps(head, wave, places, self._target)):
@@ -193,12 +204,13 @@ class _Training:
             matrix = head.weights["output"].to(x.dtype)
             loss = soft_loss(x[counted.to(device)], matrix, ids.clamp(min=0).to(device), p.to(device))
             total = total + _LATER_STEP**step * loss / max(len(at), 1)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        self._optimizer.zero_grad()
+        head.zero_grad()
         torch.autograd.backward(total)
         nn.utils.clip_grad_norm_(head.parameters(), 1.0)
-        self._optimizer.step()
+        for optimizer, rate in self._optimizers.items():
+            for group in optimizer.param_groups:
+                group["lr"] = rate * pace
+            optimizer.step()
 
     @property
     def _what(self) -> dict[str, Any]:
@@ -207,7 +219,8 @@ class _Training:
         return {"recipe": asdict(self._recipe), "words": self._words.tolist(), "waves": names}
 
     def _save(self, done: int) -> None:
-        state = {"head": self.head.state_dict(), "optimizer": self._optimizer.state_dict()}
+        optimizers = [optimizer.state_dict() for optimizer in self._optimizers]
+        state = {"head": self.head.state_dict(), "optimizers": optimizers}
         partial = self._kept.with_suffix(".partial")
         torch.save({**state, "what": self._what, "done": done}, partial)
         partial.replace(self._kept)
@@ -219,7 +232,8 @@ class _Training:
         if saved["what"] != self._what:
             return 0
         self.head.load_state_dict(saved["head"])
-        self._optimizer.load_state_dict(saved["optimizer"])
+        for optimizer, state in zip(self._optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
         return int(saved["done"])
 
 
@@ -266,7 +280,7 @@ def measure_acceptance(head: RecurrentHead, wave: _Wave, words: Tensor, target: 
     for part in places.split(4096):
         alive = torch.ones(len(part), dtype=torch.bool)
         for step, (_, x) in enumerate(steps(head, wave, part, target)):
-            alive &= wave.same(part, step + 1) & (wave["roles"][part + step + 1] == ANSWER)
+            alive &= wave.same(part, step + 1)
             right = words[head.logits(x).argmax(dim=-1).cpu()] == wave["top_ids"][part + step, 0]
             hits[step] += int((alive & right).sum())
             tested[step] += int(alive.sum())

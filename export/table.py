@@ -127,9 +127,10 @@ so it changes how fast an answer is made, and not what the answer says.
   choice for {hit_rate:.1%} of the answers' tokens. Speed is in docs/benchmarks.md.
 - **Head** (`{GUIDE_NAME}`): {guide.parameters:,} parameters that read the model's hidden states and name the token
   behind the next one, and those behind that, of its {guide.weights.config.vocab_size:,} most frequent tokens
-  (export/guide.py). Trained on the same text, {recipe.epochs} epochs, AdamW at {recipe.rate:g}; int8. On text that was
-  held out {accepted} of what it names are the model's own choice, where those before are; and knowing what it
-  thinks lowers what proposals of lookup and table cost from {guide.before:.3f} to {guide.after:.3f} nats each.
+  (export/guide.py). Trained on the answers of the same text, {recipe.epochs} epochs, Muon at {recipe.rate:g} and, for
+  what there is for each token, AdamW at {recipe.token_rate:g}; int8. On text that was held out {accepted}
+  of what it names are the model's own choice, where those before are; and knowing what it thinks lowers what
+  proposals of lookup and table cost from {guide.before:.3f} to {guide.after:.3f} nats each.
 - **Made by**: `python -m export table {target.name}`
 - **License**: {target.manifest.license or "that of the model"}
 """
