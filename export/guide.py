@@ -51,7 +51,7 @@ Progress = Callable[[float], None]
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """Sizes as in RecurrentConfig. batch: places of a step of the training. rate, token_rate: the highest learning
-    rates, of matrices and of what there is for each token."""
+    rates, of matrices and of all else: norms, and what has a row for each token."""
 
     embedding_size: int = 96
     state_size: int = 512

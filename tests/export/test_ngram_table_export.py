@@ -35,7 +35,7 @@ from export.table import Built, make_table  # noqa: E402
 from export.torch_llama import TorchLlama  # noqa: E402
 
 TOKENS = 4 * 32 * 120
-RECIPE = Recipe(embedding_size=32, state_size=64, ffn_size=64, rank=32, words=256, batch=32)
+RECIPE = Recipe(embedding_size=32, state_size=64, ffn_size=64, rank=32, words=256, batch=32, epochs=8, rate=3e-3)
 
 
 @pytest.fixture(scope="module")
@@ -132,8 +132,7 @@ def test_its_head_is_as_good_as_it_claims(built: Built) -> None:
             hits[i].append(bool(named == wave["top_ids"][row, place + i - 1, 0]))
             if not hits[i][-1] or wave["tokens"][row, place + i] != named:
                 break
-    for claimed, found in zip(guide.acceptance, hits, strict=True):  # int8, not bfloat16: a few are others
-        assert claimed == pytest.approx(np.mean(found), abs=0.02 + 2 / len(found))
+    assert guide.acceptance == pytest.approx([np.mean(found) for found in hits], abs=0.02)  # int8, not bfloat16
     assert guide.acceptance[0] > 0.3
     assert guide.after < guide.before
 
