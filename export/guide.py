@@ -25,7 +25,7 @@ from edgespec.decoding.drafters.ngram_table import NgramTableDrafter, Slots
 from edgespec.decoding.protocols import Drafter
 from edgespec.decoding.sampling import Sampler, Sampling
 from edgespec.graph.recurrent import EPSILON, RecurrentConfig, RecurrentWeights
-from export.conversations import ANSWER, TEMPLATE
+from export.conversations import ANSWER
 from export.draft_data import token_counts
 from export.eagle_head import frequent_words
 from export.ngram_table import read_text
@@ -156,9 +156,9 @@ class _Wave:
         return self._flat[name]
 
     def same(self, places: Tensor, later: int) -> Tensor:
-        """Where the token `later` places behind is of the same conversation, and no template's: bool [N]."""
+        """Where the token `later` places behind is of the same conversation, and an answer's: bool [N]."""
         starts, behind = self["starts"], places + later
-        return (starts[behind] == starts[places - 1]) & (self["roles"][behind] != TEMPLATE)
+        return (starts[behind] == starts[places - 1]) & (self["roles"][behind] == ANSWER)
 
 
 class _Training:
@@ -169,11 +169,12 @@ class _Training:
         torch.manual_seed(0)
         self.head = RecurrentHead(target, words, recipe).to(target.device)
         # Muon (Jordan et al. 2024; Liu et al. 2025, arXiv:2502.16982): of little text it makes more than AdamW.
-        hidden = [w for name, w in self.head.weights.items() if w.ndim == 2 and name not in _PER_TOKEN]
-        others = [w for name, w in self.head.weights.items() if w.ndim == 1 or name in _PER_TOKEN]
+        hidden = {name for name, w in self.head.weights.items() if w.ndim == 2} - _PER_TOKEN
+        by_muon = [w for name, w in self.head.weights.items() if name in hidden]
+        by_adamw = [w for name, w in self.head.weights.items() if name not in hidden]
         self._optimizers: dict[torch.optim.Optimizer, float] = {
-            torch.optim.Muon(hidden, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"): recipe.rate,
-            torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.0, fused=True): recipe.token_rate,
+            torch.optim.Muon(by_muon, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"): recipe.rate,
+            torch.optim.AdamW(by_adamw, betas=(0.9, 0.98), weight_decay=0.0, fused=True): recipe.token_rate,
         }
         self._word = torch.full((target.config.vocab_size,), -1)
         self._word[words] = torch.arange(len(words))
